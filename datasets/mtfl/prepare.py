@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Check and unpack the published MTFL.zip, validate every row, print the counts.
+
+    python datasets/mtfl/prepare.py MTFL.zip            # unpacks into $FACEMTL_DATA/MTFL
+    python datasets/mtfl/prepare.py --check             # validates what is there
+    python datasets/mtfl/prepare.py --write-heldout     # makes facemtl/data/mtfl_heldout.txt anew
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemtl.data.mtfl import HELDOUT_ROWS, LABEL_ORDER, read_mtfl_file
+from facemtl.data.sample import FaceSample
+from facemtl.errors import DataError, FaceMTLError
+from facemtl.face import ATTRIBUTES
+from facemtl.geometry import box_from_five, crop_matrix, warp_crop
+from facemtl.image import read_image
+
+MAX_UNPACKED = 2 << 30  # bytes; the published set is far smaller
+HELDOUT = 1000
+HASH_DISTANCE = 24  # of 256 bits: pictures of one photo differ by less, unrelated faces by far more
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpack beside ``root`` and rename, so that an interrupted run leaves no half data set."""
+    if root.exists():
+        raise DataError(f"{root} is already there: remove it first, or run with --check")
+    if not zipfile.is_zipfile(archive):
+        raise DataError(f"{archive} is missing or not a zip file: expected the published MTFL.zip")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive) as bundle, tempfile.TemporaryDirectory(dir=root.parent) as beside:
+        if sum(item.file_size for item in bundle.infolist()) > MAX_UNPACKED:
+            raise DataError(f"{archive} unpacks to more than {MAX_UNPACKED >> 30} GiB: this is not the published file")
+        broken = bundle.testzip()
+        if broken is not None:
+            raise DataError(f"{archive} is damaged at {broken}: copy it again")
+        bundle.extractall(beside)
+        labels = sorted(Path(beside).rglob("training.txt"))
+        if len(labels) != 1:
+            raise DataError(f"{archive} holds {len(labels)} files named training.txt, expected one")
+        shutil.move(labels[0].parent, root)
+
+
+def describe(root: Path) -> str:
+    """Counts per file, folder and label, as a table to print."""
+    lines = []
+    for name in ("training.txt", "testing.txt"):
+        samples = read_mtfl_file(root, name)
+        folders = Counter(s.group for s in samples)
+        lines.append(f"{name}: {len(samples)} faces ({', '.join(f'{k} {v}' for k, v in sorted(folders.items()))})")
+        for task in sorted(LABEL_ORDER):
+            counts = Counter(s.labels[task] for s in samples)
+            lines.append(f"  {task}: " + ", ".join(f"{label} {counts[i]}" for i, label in enumerate(ATTRIBUTES[task])))
+        if name == "testing.txt":
+            lines.append(f"  boxes: {sum(s.box is not None for s in samples)}")
+    return "\n".join(lines)
+
+
+def face_hash(sample: FaceSample) -> np.ndarray:
+    """256 bits of the face: is a pixel of a 17 x 16 grey crop brighter than its left neighbour (difference hash)."""
+    image = read_image(sample.image)
+    crop = warp_crop(image, crop_matrix(box_from_five(sample.points), 68, scale=1.2), 68)
+    small = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), (17, 16), interpolation=cv2.INTER_AREA)
+    return np.packbits(small[:, 1:] > small[:, :-1])
+
+
+def duplicate_groups(samples: list[FaceSample]) -> np.ndarray:
+    """(N,) a group number per sample; near-duplicate pictures share one."""
+    hashes = np.stack([face_hash(s) for s in samples])
+    group = np.arange(len(samples))
+    for i in range(len(samples)):
+        near = np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ hashes[i]).sum(axis=1) <= HASH_DISTANCE) + i + 1
+        for j in near:
+            group[group == group[j]] = group[i]
+    return group
+
+
+def choose_heldout(samples: list[FaceSample], seed: int = 0) -> list[int]:
+    """Row numbers, counted from 1: each folder in its share, whole groups of near-duplicates."""
+    group = duplicate_groups(samples)
+    rng = np.random.default_rng(seed)
+    folders: dict[str, list[int]] = defaultdict(list)
+    for row, sample in enumerate(samples):
+        folders[sample.group].append(row)
+    chosen: list[int] = []
+    for name in sorted(folders):
+        rows = np.array(folders[name])
+        want = round(HELDOUT * len(rows) / len(samples))
+        taken: list[int] = []
+        for row in rng.permutation(rows):
+            members = np.flatnonzero(group == group[row]).tolist()
+            if row in taken or len(taken) + len(members) > want:
+                continue
+            if all(samples[m].group == name for m in members):
+                taken += members
+        chosen += taken
+    return sorted(row + 1 for row in chosen)
+
+
+def write_heldout(root: Path, path: Path) -> int:
+    rows = choose_heldout(read_mtfl_file(root, "training.txt"))
+    header = (
+        "# Rows of MTFL's training.txt, counted from 1, that no shipped weight trains on.\n"
+        "# Stratified by folder, near-duplicates together; made by datasets/mtfl/prepare.py --write-heldout.\n"
+    )
+    beside = path.with_suffix(".part")
+    beside.write_text(header + "".join(f"{row}\n" for row in rows))
+    beside.replace(path)
+    return len(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", nargs="?", type=Path, help="the published MTFL.zip")
+    parser.add_argument("--root", type=Path, help="folder of the unpacked set; default $FACEMTL_DATA/MTFL")
+    parser.add_argument("--check", action="store_true", help="only validate the unpacked set")
+    parser.add_argument("--write-heldout", action="store_true", help="make the list of held-out rows anew")
+    args = parser.parse_args()
+    if args.root is None:
+        if "FACEMTL_DATA" not in os.environ:
+            parser.error("set FACEMTL_DATA to the folder of the data sets, or pass --root")
+        args.root = Path(os.environ["FACEMTL_DATA"]) / "MTFL"
+    if args.archive is None and not (args.check or args.write_heldout):
+        parser.error("name the published MTFL.zip, or pass --check")
+    try:
+        if args.archive is not None:
+            unpack(args.archive, args.root)
+        print(describe(args.root))
+        if args.write_heldout:
+            target = Path(__file__).parents[2] / "facemtl" / "data" / HELDOUT_ROWS
+            print(f"wrote {write_heldout(args.root, target)} held-out rows to {target.name}")
+    except FaceMTLError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Face patches cut once and kept as one array, so that training does not decode pictures every epoch.
+
+A patch is a square crop, larger than what the network sees: there is room in it for jitter and rotation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from facemtl.data.sample import MISSING, FaceSample
+from facemtl.errors import DataError
+from facemtl.geometry import apply_affine, box_from_five, crop_matrix, invert_affine, warp_crop
+from facemtl.image import read_image
+from facemtl.landmarks import SCHEMAS
+
+PATCH_SCALE = 2.0  # side of a patch over the side of the face box
+FORMAT = 1  # raise it when patches are cut differently
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CropCache:
+    """N patches with their labels; every array has length N.
+
+    Attributes:
+        patches: uint8 (N, P, P) grey or (N, P, P, 3) BGR, usually memory-mapped.
+        points: float32 (N, K, 2) in patch index coordinates, NaN where missing.
+        labels: task -> int64 (N,) class index, -1 where missing.
+        schema: of ``points``.
+    """
+
+    patches: np.ndarray
+    points: np.ndarray
+    labels: dict[str, np.ndarray]
+    schema: str
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,) the face box in patch coordinates: the same in every patch."""
+        middle, half = (self.patches.shape[1] - 1) / 2, self.patches.shape[1] / PATCH_SCALE / 2
+        return np.array([middle - half, middle - half, middle + half, middle + half])
+
+    def subset(self, rows: np.ndarray) -> CropCache:
+        """The patches of these rows, in this order."""
+        labels = {task: values[rows] for task, values in self.labels.items()}
+        return CropCache(self.patches[rows], self.points[rows], labels, self.schema)
+
+
+def face_box(sample: FaceSample) -> np.ndarray:
+    """(4,) the box around the sample's points, or the set's own box where points are missing."""
+    five = SCHEMAS[sample.schema].to_five(sample.points)
+    if np.isfinite(five).all():
+        return box_from_five(five)
+    if sample.box is None:
+        raise DataError(f"{sample.source}: neither points nor a box say where the face is")
+    return sample.box
+
+
+def build_cache(
+    samples: Sequence[FaceSample], folder: str | Path, patch_size: int, channels: int, progress: bool = True
+) -> CropCache:
+    """Read the cache of these samples from ``folder``, or cut it first; the name of its file tells its inputs.
+
+    Args:
+        samples: faces of one schema.
+        folder: where caches are kept; made if missing.
+        patch_size: P, side of a patch in pixels.
+        channels: 1 for grey, 3 for BGR.
+        progress: show a bar while cutting.
+
+    Raises:
+        DataError: no samples, mixed schemas or tasks, or a face without points and box.
+        ImageError: a picture that cannot be read.
+    """
+    if not samples:
+        raise DataError("no samples to cache")
+    if len({(s.schema, tuple(sorted(s.labels))) for s in samples}) > 1:
+        raise DataError("the samples of one cache must share their landmark schema and their tasks")
+    matrices = [crop_matrix(face_box(s), patch_size, scale=PATCH_SCALE) for s in samples]
+    path = Path(folder) / f"patches-{_fingerprint(samples, matrices, patch_size, channels)}.npy"
+    if not path.is_file():
+        _cut(samples, matrices, path, patch_size, channels, progress)
+    points = [apply_affine(invert_affine(m), s.points) for m, s in zip(matrices, samples, strict=True)]
+    labels = {task: np.array([s.labels.get(task, MISSING) for s in samples]) for task in samples[0].labels}
+    return CropCache(np.load(path, mmap_mode="r"), np.float32(points), labels, samples[0].schema)
+
+
+def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, PATCH_SCALE, size, channels]).encode())
+    for sample, matrix in zip(samples, matrices, strict=True):
+        stat = sample.image.stat()
+        digest.update(f"{sample.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode() + matrix.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _cut(
+    samples: Sequence[FaceSample], matrices: list[np.ndarray], path: Path, size: int, channels: int, progress: bool
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}.part")
+    shape = (len(samples), size, size) if channels == 1 else (len(samples), size, size, 3)
+    try:
+        patches = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
+        bar = tqdm(samples, desc="cutting patches", unit="face", disable=not progress)
+        for i, sample in enumerate(bar):
+            patch = warp_crop(read_image(sample.image), matrices[i], size)
+            patches[i] = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if channels == 1 else patch
+        patches.flush()
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

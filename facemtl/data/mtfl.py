@@ -1,0 +1,141 @@
+"""MTFL, the Multi-Task Facial Landmark set, read exactly as published.
+
+Format (http://mmlab.ie.cuhk.edu.hk/projects/TCDCN.html, readme of the archive): ``training.txt`` and ``testing.txt``
+hold one face a line, ``path x1..x5 y1..y5 gender smile glasses pose``. In the published files the lines of
+``training.txt`` start with a blank and separate folders by a backslash. Points: left eye, right eye, nose tip, left
+and right mouth corner, left being the viewer's. Codes count from 1: gender male, female; smile yes, no; glasses yes,
+no; pose left profile, left, frontal, right, right profile.
+
+Coordinates are 1-based (MATLAB); this adapter subtracts 1, so that 0 is the centre of the first pixel. The evidence
+is in ``datasets/mtfl/README.md``.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from facemtl.data.sample import FaceSample
+from facemtl.errors import DataError
+from facemtl.face import ATTRIBUTES
+
+SPLITS = ("train", "heldout", "test")
+LABEL_ORDER = ("gender", "smile", "glasses", "pose")
+FIELDS = 1 + 10 + len(LABEL_ORDER)
+HELDOUT_ROWS = "mtfl_heldout.txt"
+
+
+def read_mtfl(root: str | Path, split: str) -> list[FaceSample]:
+    """The faces of one split, in file order, with schema ``mtfl5`` and every label known.
+
+    Args:
+        root: the unpacked folder, which holds ``training.txt`` and ``testing.txt``.
+        split: ``train`` (9,000 rows of ``training.txt``), ``heldout`` (its other 1,000, whose numbers are committed
+            in ``mtfl_heldout.txt``) or ``test`` (``testing.txt``; with the boxes of ``testing_boxes.txt`` where it is).
+
+    Raises:
+        DataError: a missing file, or bad rows: each with its file, line and reason.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise DataError(f"MTFL has no split {split!r}; known: {', '.join(SPLITS)}")
+    if split == "test":
+        return _read_rows(root, "testing.txt", _read_boxes(root / "testing_boxes.txt"))
+    samples = _read_rows(root, "training.txt", {})
+    heldout = heldout_rows()
+    if heldout and max(heldout) > len(samples):
+        raise DataError(
+            f"{root / 'training.txt'} has {len(samples)} rows, but the held-out list names row {max(heldout)}: "
+            "this is not the published file of 10,000 rows; read it with read_mtfl_file"
+        )
+    return [s for row, s in enumerate(samples, start=1) if (row in heldout) == (split == "heldout")]
+
+
+def read_mtfl_file(root: str | Path, name: str) -> list[FaceSample]:
+    """Every face of one label file in MTFL's layout, such as a set of one's own; as :func:`read_mtfl`."""
+    return _read_rows(Path(root), name, _read_boxes(Path(root) / f"{Path(name).stem}_boxes.txt"))
+
+
+def heldout_rows() -> frozenset[int]:
+    """The committed row numbers of ``training.txt``, counted from 1, on which no shipped weight trains."""
+    text = resources.files("facemtl.data").joinpath(HELDOUT_ROWS).read_text()
+    return frozenset(int(line) for line in text.split("\n") if line and not line.startswith("#"))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing: expected the unpacked MTFL archive, see datasets/mtfl/README.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from None
+
+
+def _read_rows(root: Path, name: str, boxes: dict[str, np.ndarray]) -> list[FaceSample]:
+    samples: list[FaceSample] = []
+    bad: list[str] = []
+    for number, line in enumerate(_lines(root / name), start=1):
+        if not line.strip():
+            continue
+        try:
+            samples.append(_parse(root, line, f"{name}:{number}", boxes))
+        except ValueError as error:
+            bad.append(f"{root / name}:{number}: {error}")
+    if bad:
+        shown = "\n".join(bad[:20]) + (f"\n... and {len(bad) - 20} more" if len(bad) > 20 else "")
+        raise DataError(f"{len(bad)} bad rows in {root / name}:\n{shown}")
+    if not samples:
+        raise DataError(f"{root / name} holds no rows")
+    return samples
+
+
+def _parse(root: Path, line: str, source: str, boxes: dict[str, np.ndarray]) -> FaceSample:
+    fields = line.split()
+    if len(fields) != FIELDS:
+        raise ValueError(f"expected {FIELDS} fields (path, 5 x, 5 y, 4 codes), found {len(fields)}")
+    path = PureWindowsPath(fields[0])  # reads both separators
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"the path {fields[0]!r} leaves the data set's folder")
+    image = root.joinpath(*path.parts)
+    if not image.is_file():
+        raise ValueError(f"the image {path.as_posix()} is missing")
+    coordinates = np.array([float(v) for v in fields[1:11]], dtype=np.float32)
+    if not np.isfinite(coordinates).all():
+        raise ValueError("a coordinate is not finite")
+    labels: dict[str, int] = {}
+    for task, text in zip(LABEL_ORDER, fields[11:], strict=True):
+        count = len(ATTRIBUTES[task])
+        if not text.isdecimal() or not 1 <= int(text) <= count:
+            raise ValueError(f"the {task} code must be 1 to {count}, found {text!r}")
+        labels[task] = int(text) - 1
+    return FaceSample(
+        image=image,
+        points=coordinates.reshape(2, 5).T - 1,
+        schema="mtfl5",
+        labels=labels,
+        box=boxes.get(path.as_posix()),
+        source=source,
+        group=path.parts[0] if len(path.parts) > 1 else "",
+    )
+
+
+def _read_boxes(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    boxes: dict[str, np.ndarray] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            box = np.array([float(v) for v in fields[1:]], dtype=np.float32)
+        except ValueError:
+            box = np.zeros(0, dtype=np.float32)
+        if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+            raise DataError(f"{path}:{number}: expected `path x1 y1 x2 y2` with x2 > x1 and y2 > y1, found {line!r}")
+        boxes[PureWindowsPath(fields[0]).as_posix()] = box
+    return boxes

@@ -1,0 +1,41 @@
+"""The data sets that recipes and tools know by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from facemtl.data.mtfl import read_mtfl
+from facemtl.data.sample import FaceSample
+from facemtl.errors import DataError
+
+# name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and test)
+DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
+    "mtfl": ("MTFL", read_mtfl),
+}
+
+
+def data_root(name: str, root: str | Path | None = None) -> Path:
+    """The folder of a data set: ``root`` itself, or its place under the environment variable FACEMTL_DATA.
+
+    Raises:
+        DataError: an unknown set, or nothing says where it is.
+    """
+    if name not in DATA_SETS:
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(DATA_SETS)}")
+    if root is not None:
+        return Path(root)
+    if "FACEMTL_DATA" not in os.environ:
+        raise DataError(f"set FACEMTL_DATA to the folder that holds {DATA_SETS[name][0]}/, or pass --data-root")
+    return Path(os.environ["FACEMTL_DATA"]) / DATA_SETS[name][0]
+
+
+def read_split(name: str, split: str, root: str | Path | None = None) -> list[FaceSample]:
+    """The samples of one split (``train``, ``heldout``, ``test``) of a data set.
+
+    Raises:
+        DataError: as :func:`data_root`, and what the adapter says.
+    """
+    folder = data_root(name, root)
+    return DATA_SETS[name][1](folder, split)

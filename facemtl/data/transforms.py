@@ -1,0 +1,177 @@
+"""Training augmentation: one jittered crop from each cached patch, then what cameras do to pictures.
+
+Where the crop lies (box jitter, rotation, scale, mirror) is one affine map of :mod:`facemtl.geometry`, so that image and
+points cannot disagree and the picture is resampled once. What happens to its pixels is albumentations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import albumentations as A
+import numpy as np
+
+from facemtl.data.cache import CropCache
+from facemtl.data.sample import MISSING
+from facemtl.geometry import apply_affine, crop_matrix, invert_affine, points_from_crop, roll_of_five, warp_crop
+from facemtl.landmarks import SCHEMAS
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """How far the crop may lie from the true face box; standard deviations.
+
+    Attributes:
+        shift_x: of the centre, in box sides.
+        shift_y: likewise.
+        scale: of the logarithm of the side.
+        roll: of the rotation, degrees.
+        upright: whether rotation is measured from the face's own roll (a crop from known points) or the picture's.
+    """
+
+    shift_x: float
+    shift_y: float
+    scale: float
+    roll: float
+    upright: bool
+
+
+# Measured between detector boxes and true boxes (datasets/mtfl/README.md), and rotation for heads that tilt more
+# than those of the training set.
+DETECTOR_JITTER = Jitter(shift_x=0.064, shift_y=0.035, scale=0.088, roll=10.0, upright=False)
+# What is left after a first pass: the second crop is laid through predicted points.
+REFINED_JITTER = Jitter(shift_x=0.025, shift_y=0.025, scale=0.04, roll=4.0, upright=True)
+
+
+def mirror_labels(labels: Mapping[str, int]) -> dict[str, int]:
+    """Labels of the mirrored face: the five pose classes run the other way, the rest stays."""
+    return {
+        task: 4 - label if task == "pose" and label != MISSING else label for task, label in labels.items()
+    }
+
+
+def mirror_points(points: np.ndarray, width: int, flip_order: Sequence[int]) -> np.ndarray:
+    """(..., K, 2) points of an image ``width`` pixels wide -> those of its mirror image, swapped left for right."""
+    mirrored = points[..., list(flip_order), :].copy()
+    mirrored[..., 0] = width - 1 - mirrored[..., 0]
+    return mirrored
+
+
+def pixel_transform(channels: int) -> A.Compose:
+    """Light, contrast, blur, low resolution, JPEG, noise and occlusion, each now and then; colour where there is any."""
+    steps: list[A.BasicTransform] = [
+        A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=0.3),
+        A.RandomGamma(gamma_limit=(60, 160), p=0.2),
+        A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 5))], p=0.1),
+        A.Downscale(scale_range=(0.4, 0.8), p=0.1),
+        A.ImageCompression(quality_range=(30, 90), p=0.1),
+        A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
+        A.CoarseDropout(
+            num_holes_range=(1, 1), hole_height_range=(0.1, 0.35), hole_width_range=(0.1, 0.35), fill="random_uniform", p=0.2
+        ),
+    ]
+    if channels == 3:
+        steps.insert(1, A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=40, val_shift_limit=0, p=0.3))
+        steps.append(A.ToGray(num_output_channels=3, p=0.1))
+    return A.Compose(steps)
+
+
+class Augmentation:
+    """Random crops of cached patches; everything drawn is a function of the seed of the call.
+
+    Args:
+        size: side of the crop that the network sees.
+        channels: 1 or 3, as cached.
+        crop_scale: side of the crop over the side of the face box.
+        refined: share of crops that are jittered as a second pass sees them.
+        mirror: share of mirrored crops.
+        pixels: whether to disturb pixels too.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        crop_scale: float,
+        refined: float = 0.5,
+        mirror: float = 0.5,
+        pixels: bool = True,
+    ) -> None:
+        self.size = size
+        self.crop_scale = crop_scale
+        self.refined = refined
+        self.mirror = mirror
+        self.pixels = pixel_transform(channels) if pixels else None
+
+    def __call__(
+        self, cache: CropCache, rows: np.ndarray, seed: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Crops of these rows.
+
+        Returns:
+            images uint8 (N, C, S, S); points float32 (N, K, 2) in network coordinates, NaN where missing; labels
+            task -> int64 (N,), -1 where missing.
+        """
+        rng = np.random.default_rng(seed)
+        if self.pixels is not None:
+            self.pixels.set_random_seed(int(rng.integers(2**31)))
+        schema = SCHEMAS[cache.schema]
+        images, points, labels = [], [], []
+        for row in rows:
+            truth = cache.points[row]
+            mirrored = bool(rng.random() < self.mirror)
+            matrix = self._sample(rng, cache.box, schema.to_five(truth), mirrored)
+            image = warp_crop(cache.patches[row], matrix, self.size)
+            images.append(image if self.pixels is None else self.pixels(image=image)["image"])
+            moved = apply_affine(invert_affine(matrix), truth)
+            points.append(moved[list(schema.flip_order)] if mirrored else moved)
+            label = {task: int(values[row]) for task, values in cache.labels.items()}
+            labels.append(mirror_labels(label) if mirrored else label)
+        return (
+            to_nchw(np.stack(images)),
+            np.float32(points_from_crop(np.stack(points), self.size)),
+            {task: np.array([label[task] for label in labels]) for task in cache.labels},
+        )
+
+    def _sample(self, rng: np.random.Generator, box: np.ndarray, five: np.ndarray, mirrored: bool) -> np.ndarray:
+        """Draw the matrix of one crop."""
+        jitter = REFINED_JITTER if rng.random() < self.refined else DETECTOR_JITTER
+        # Clipped at two and a half deviations: beyond, the face would leave its patch.
+        dx, dy, ds, dr = np.clip(rng.standard_normal(4), -2.5, 2.5).tolist()
+        roll = math.radians(jitter.roll) * dr
+        if jitter.upright and np.isfinite(five).all():
+            roll += roll_of_five(five)
+        return jittered_crop(box, self.size, self.crop_scale, jitter, (dx, dy, ds), roll, mirrored)
+
+
+def jittered_crop(
+    box: np.ndarray,
+    size: int,
+    crop_scale: float,
+    jitter: Jitter,
+    draws: tuple[float, float, float],
+    roll: float,
+    mirrored: bool,
+) -> np.ndarray:
+    """The crop matrix of ``box`` moved by ``draws`` (x, y, log scale) times the deviations of ``jitter``."""
+    side = box[2] - box[0]
+    shift = np.array([jitter.shift_x * draws[0], jitter.shift_y * draws[1]]) * side
+    scale = crop_scale * math.exp(jitter.scale * draws[2])
+    return crop_matrix(box + np.tile(shift, 2), size, scale, roll, mirrored)
+
+
+def plain_crops(
+    cache: CropCache, size: int, crop_scale: float
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The crops of the true face boxes, undisturbed; shapes as in :class:`Augmentation`."""
+    matrix = crop_matrix(cache.box, size, crop_scale)
+    images = np.stack([warp_crop(patch, matrix, size) for patch in cache.patches])
+    points = points_from_crop(apply_affine(invert_affine(matrix), cache.points), size)
+    return to_nchw(images), np.float32(points), dict(cache.labels)
+
+
+def to_nchw(images: np.ndarray) -> np.ndarray:
+    """(N, S, S) grey or (N, S, S, 3) -> contiguous (N, C, S, S)."""
+    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))

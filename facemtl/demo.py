@@ -1,0 +1,305 @@
+"""The demo: every frame of a source through a predictor, to a window, annotated pictures or a video, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import cv2
+import numpy as np
+
+from facemtl.draw import draw_faces, mirror_face
+from facemtl.errors import ImageError, OutputError, SourceError
+from facemtl.face import Face
+from facemtl.image import write_image
+from facemtl.sources import ANNOTATED_SUFFIX, Frame, Source
+
+DEFAULT_FPS = 25.0  # of a recording whose source does not say
+
+_CLEAR_LINE = "\x1b[K"
+
+_log = logging.getLogger(__name__)
+
+
+class Display(Protocol):
+    """What the demo needs of :class:`facemtl.window.Window`."""
+
+    def show(self, image: np.ndarray, status: str = "") -> bool: ...
+
+    def wait(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        frames: pictures that went through the predictor.
+        faces: found in them.
+        errors: frames without a picture.
+        seconds: spent in the predictor.
+        interrupted: whether Ctrl-C ended the run.
+        pictures: annotated photos written.
+        recording: the annotated video, or None if none was written.
+    """
+
+    frames: int = 0
+    faces: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    pictures: int = 0
+    recording: Path | None = None
+
+
+def run_demo(
+    predict: Callable[[np.ndarray], list[Face]],
+    source: Source,
+    out_dir: str | Path | None = None,
+    window: Display | None = None,
+    jsonl: str | Path | None = None,
+    mirror: bool = True,
+    max_frames: int | None = None,
+    progress: TextIO | None = None,
+) -> Summary:
+    """Run ``predict`` over ``source`` until it ends, the window is closed, or Ctrl-C.
+
+    Args:
+        predict: a :class:`facemtl.predictor.Predictor`, or any function from a (H, W, 3) uint8 BGR picture to faces.
+        source: is closed at the end.
+        out_dir: gets ``NAME.faces.png`` for each photo, or ``NAME.faces.mp4`` for a video, with its frame rate. That
+            of a camera has the time of its start in its name and repeats frames so that it plays as fast as life.
+        window: shows the annotated frames and the time that ``predict`` took. Photos wait for a key.
+        jsonl: gets one line of JSON a frame, see :func:`frame_record`.
+        mirror: show a camera as a mirror does. Files and coordinates are never mirrored.
+        max_frames: stop after this many.
+        progress: where to write how far it is, how fast it goes and how long it will take.
+
+    Returns:
+        What was done. A frame that cannot be read is logged as a warning, gets its line, and the rest goes on.
+
+    Raises:
+        SourceError: the camera stopped giving pictures.
+        OutputError, ImageError: a result cannot be written.
+
+    Results are written beside and renamed at the end. After Ctrl-C or a lost camera they hold what was done so far.
+    """
+    summary = Summary()
+    lost: SourceError | None = None
+    with ExitStack() as stack:
+        stack.callback(source.close)
+        write_line = stack.enter_context(_json_lines(Path(jsonl))) if jsonl is not None else None
+        write_picture = stack.enter_context(_annotated(source, Path(out_dir), summary)) if out_dir is not None else None
+        report = None
+        if progress is not None:
+            total = min((n for n in (source.count, max_frames) if n is not None), default=None)
+            report = stack.enter_context(closing(_Progress(total, progress)))
+        started = time.perf_counter()
+        try:
+            for frame in islice(source, max_frames):
+                frame, faces, seconds = _predict_frame(predict, frame, summary)
+                if write_line:
+                    write_line(frame_record(frame, faces))
+                if report:
+                    report.update(summary.frames + summary.errors)
+                if frame.image is None:
+                    continue
+                if write_picture:
+                    write_picture(frame, draw_faces(frame.image, faces))
+                if window:
+                    if source.kind == "video":  # never faster than life
+                        time.sleep(max(0.0, frame.timestamp - (time.perf_counter() - started)))
+                    if not _show(window, source, frame, faces, seconds, mirror):
+                        break
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        except SourceError as error:
+            lost = error
+    if lost is not None:
+        raise lost
+    return summary
+
+
+def frame_record(frame: Frame, faces: Sequence[Face]) -> dict[str, Any]:
+    """What a line of JSON says of a frame: ``name``, ``index``, ``timestamp``, and ``faces`` or ``error``.
+
+    The timestamp is in seconds, None for photos; a face is :meth:`facemtl.face.Face.to_dict`.
+    """
+    record: dict[str, Any] = {"name": frame.name, "index": frame.index, "timestamp": frame.timestamp}
+    if frame.image is None:
+        return {**record, "error": frame.error}
+    return {**record, "faces": [face.to_dict() for face in faces]}
+
+
+def _predict_frame(
+    predict: Callable[[np.ndarray], list[Face]], frame: Frame, summary: Summary
+) -> tuple[Frame, list[Face], float]:
+    """The frame, its faces and the seconds that took; without its picture if that is none that can be predicted."""
+    faces: list[Face] = []
+    started = time.perf_counter()
+    if frame.image is not None:
+        try:
+            faces = predict(frame.image)
+        except ImageError as error:
+            frame = replace(frame, image=None, error=str(error))
+    seconds = time.perf_counter() - started
+    if frame.image is None:
+        summary.errors += 1
+        _log.warning("%s", frame.error)
+    else:
+        summary.frames += 1
+        summary.faces += len(faces)
+        summary.seconds += seconds
+    return frame, faces, seconds
+
+
+def _show(window: Display, source: Source, frame: Frame, faces: list[Face], seconds: float, mirror: bool) -> bool:
+    """Show an annotated frame; False once the user has ended the show."""
+    image = frame.image
+    if mirror and source.kind == "camera":
+        # Mirrored before it is drawn on, or the text would be mirrored too.
+        faces = [mirror_face(face, image.shape[1]) for face in faces]
+        image = image[:, ::-1]
+    going = window.show(draw_faces(image, faces), f"{1000 * seconds:.0f} ms   {count_of(len(faces), 'face')}")
+    return window.wait() if going and source.still else going
+
+
+def count_of(number: int, thing: str) -> str:
+    """``1 face``, ``2 faces``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {path} cannot be made: {error.strerror}") from None
+
+
+@contextmanager
+def _written_beside(path: Path) -> Iterator[Path]:
+    """A file to write to, which becomes ``path`` at the end if it is still there; after an error nothing is left of it.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    _make_folder(path.parent)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the suffix tells OpenCV the format
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name a file")
+    try:
+        beside.touch()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        yield beside
+        if beside.exists():
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _json_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends a record to the JSON lines that become ``path`` at the end."""
+    with _written_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
+        yield lambda record: print(json.dumps(record, allow_nan=False), file=file)
+
+
+@contextmanager
+def _annotated(source: Source, out_dir: Path, summary: Summary) -> Iterator[Callable[[Frame, np.ndarray], None]]:
+    """A function that writes an annotated frame of ``source``: as a picture, or to a video that is there at the end."""
+    _make_folder(out_dir)
+    if source.still:
+
+        def write(frame: Frame, image: np.ndarray) -> None:
+            path = out_dir / f"{frame.name}{ANNOTATED_SUFFIX}"
+            _make_folder(path.parent)
+            write_image(path, image)
+            summary.pictures += 1
+
+        yield write
+        return
+    started = time.strftime("-%Y%m%d-%H%M%S") if source.kind == "camera" else ""
+    path = out_dir / f"{source.name}{started}.faces.mp4"
+    with _written_beside(path) as beside:
+        recording = _Recording(beside, source.fps or DEFAULT_FPS, live=source.kind == "camera")
+        with closing(recording):
+            yield recording.write
+    if recording.frames:
+        summary.recording = path
+
+
+class _Recording:
+    """An mp4 file being written; its size is that of the first frame (OpenCV drops the last odd row and column)."""
+
+    def __init__(self, path: Path, fps: float, live: bool) -> None:
+        self._path, self._fps, self._live = path, fps, live
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._start = 0.0
+        self.frames = 0
+
+    def write(self, frame: Frame, image: np.ndarray) -> None:
+        if self._writer is None:
+            self._size = (image.shape[1], image.shape[0])
+            self._start = frame.timestamp
+            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, self._size)
+            if not self._writer.isOpened():
+                raise OutputError(f"a video of {self._size[0]} x {self._size[1]} pixels cannot be written by OpenCV")
+        if image.shape[1::-1] != self._size:  # a stream may change its size midway, a file may not
+            image = cv2.resize(image, self._size)
+        # The predictor may be slower or faster than the camera: the recording follows the clock.
+        due = int((frame.timestamp - self._start) * self._fps) + 1 if self._live else self.frames + 1
+        while self.frames < due:
+            self._writer.write(image)
+            self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file, or remove it if it got no frames.
+
+        Raises:
+            OutputError: it does not read back; OpenCV itself is silent about a full disk.
+        """
+        if self._writer is None:
+            self._path.unlink()
+            return
+        self._writer.release()
+        if not cv2.VideoCapture(str(self._path)).isOpened():
+            raise OutputError("the annotated video was not written whole: is the disk full?")
+
+
+class _Progress:
+    """How far, how fast, how long still: one line that is rewritten on a terminal, a line every 5 s elsewhere."""
+
+    def __init__(self, total: int | None, stream: TextIO) -> None:
+        self._total, self._stream = total, stream
+        self._terminal = stream.isatty()
+        self._pause = 0.1 if self._terminal else 5.0
+        self._started = self._last = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Report that ``done`` frames are done, unless the last report is fresh."""
+        now = time.monotonic()
+        if now - self._last < self._pause:
+            return
+        self._last = now
+        rate = done / (now - self._started)
+        text = f"{done} frames, {rate:.1f}/s"
+        if self._total is not None:
+            left = max(0, round((self._total - done) / rate))
+            text = f"{done}/{self._total} frames, {rate:.1f}/s, {left // 60}:{left % 60:02} left"
+        self._stream.write(f"{_CLEAR_LINE}{text}\r" if self._terminal else f"{text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        if self._terminal:
+            self._stream.write(_CLEAR_LINE)

@@ -1,0 +1,75 @@
+"""Parameters on disk: safetensors with the model's description inside, never a pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facemtl.errors import ModelError
+from facemtl.models.face_model import FaceModel
+from facemtl.models.factory import create_model
+from facemtl.weights import METADATA_KEY, ModelSpec
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: str) -> None:
+    """Write beside and rename: whoever reads ``path`` finds the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {METADATA_KEY: metadata})
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file and the text that was stored with them.
+
+    Raises:
+        ModelError: missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, (file.metadata() or {}).get(METADATA_KEY)  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is missing or damaged: {error}") from None
+
+
+def save_model(path: Path, model: FaceModel, spec: ModelSpec) -> None:
+    """Write a model with its description."""
+    write_tensors(path, model.state_dict(), spec.to_json())
+
+
+def load_model(path: Path) -> tuple[FaceModel, ModelSpec]:
+    """Build the network that a file describes and fill it; in evaluation mode.
+
+    Raises:
+        ModelError: missing, damaged, or the parameters are not those of the network described.
+    """
+    tensors, text = read_tensors(path)
+    spec = ModelSpec.from_json(text, path)
+    model = model_from_spec(spec)
+    load_parameters(model, tensors, path)
+    return model.eval(), spec
+
+
+def load_parameters(model: FaceModel, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Fill a network; every name and shape must fit.
+
+    Raises:
+        ModelError: they are those of another model.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ModelError(f"{source} holds the parameters of another model: {error}") from None
+
+
+def model_from_spec(spec: ModelSpec) -> FaceModel:
+    """The untrained network that a description names."""
+    options = {k: v for k, v in spec.backbone_options.items() if k != "pretrained"}
+    return create_model(spec.backbone, spec.tasks, spec.schema, spec.attributes, **options)

@@ -1,0 +1,224 @@
+"""From a picture to faces: detect, crop, run the network, put the answers back into image pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+
+from facemtl.detect import Detector, MtcnnDetector
+from facemtl.errors import DeviceError, ModelError
+from facemtl.face import Attribute, Face
+from facemtl.geometry import apply_affine, box_from_five, check_boxes, crop_matrix, points_to_crop, roll_of_five, warp_crop
+from facemtl.image import as_bgr, read_image
+from facemtl.landmarks import SCHEMAS
+from facemtl.session import DEVICES, OnnxSession, Session
+from facemtl.weights import DEFAULT_MODEL, find_model
+
+BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
+
+
+class Predictor:
+    """Finds faces and describes them. Safe to share between threads.
+
+    Args:
+        model: a shipped model (see :func:`facemtl.weights.list_models`), a folder with a card, an ``.onnx`` or a
+            ``.safetensors`` file (the latter needs torch), or a :class:`facemtl.session.Session`.
+        device: ``cpu`` or ``cuda``; there is no silent fallback.
+        threads: CPU threads of the network and of the default detector.
+        detector: finds the faces where no boxes are given; the bundled one by default.
+        tasks: leave out the others of the model's tasks; points are always found where the model has them.
+        schema: the landmark schema wanted; an error if the model has another.
+        passes: how often the crop is laid through the points found before; None: as the model says.
+        flip: average with the mirrored crop; None: as the model says.
+
+    Raises:
+        ModelError: an unknown, damaged or unfitting model, an unknown task or schema.
+        DeviceError: an unknown device, or one that is not there.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Session = DEFAULT_MODEL,
+        device: str = "cpu",
+        threads: int = 1,
+        detector: Detector | None = None,
+        tasks: Sequence[str] | None = None,
+        schema: str | None = None,
+        passes: int | None = None,
+        flip: bool | None = None,
+    ) -> None:
+        self._session = _open(model, device, threads) if isinstance(model, str | Path) else model
+        self.spec = self._session.spec.override(passes, flip)
+        self.schema = self.spec.schema
+        if schema is not None and schema != self.schema:
+            raise ModelError(f"{self.spec.name} predicts the points of {self.schema!r}, not of {schema!r}")
+        wanted = self.spec.tasks if tasks is None else tuple(tasks)
+        unknown = set(wanted) - set(self.spec.tasks)
+        if unknown:
+            raise ModelError(f"{self.spec.name} has no task {sorted(unknown)}; it has {', '.join(self.spec.tasks)}")
+        self.tasks = tuple(t for t in self.spec.tasks if t in wanted or t == "landmarks")
+        self._points_task = ("landmarks",) if "landmarks" in self.tasks else ()
+        self._threads = threads
+        if detector is not None:
+            self.detector = detector
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Made on first use: who passes boxes never needs one."""
+        return MtcnnDetector(threads=self._threads)
+
+    def __call__(
+        self, image: np.ndarray | str | os.PathLike[str], boxes: np.ndarray | Sequence[Sequence[float]] | None = None
+    ) -> list[Face]:
+        """The faces of one picture, surest first; or one for each of ``boxes``, in their order.
+
+        Args:
+            image: uint8 BGR (H, W, 3), another array that :func:`facemtl.image.as_bgr` takes, or a path.
+            boxes: (N, 4) ``x1 y1 x2 y2`` in image pixels; skips the detector.
+
+        Raises:
+            ImageError: a picture that cannot be read.
+            BoxError: boxes that are not finite or have no area.
+        """
+        return self.batch([image], None if boxes is None else [boxes])[0]
+
+    def batch(
+        self,
+        images: Iterable[np.ndarray | str | os.PathLike[str]],
+        boxes: Iterable[np.ndarray | Sequence[Sequence[float]]] | None = None,
+    ) -> list[list[Face]]:
+        """The faces of several pictures, a list each; the network runs over all of them at once."""
+        pictures = [_load(image) for image in images]
+        if boxes is None:
+            found = [self.detector.detect(picture) for picture in pictures]
+            all_boxes = [check_boxes(f.boxes) for f in found]
+            all_scores = [f.scores for f in found]
+        else:
+            all_boxes = [check_boxes(b) for b in boxes]
+            all_scores = [np.ones(len(b)) for b in all_boxes]
+            if len(all_boxes) != len(pictures):
+                raise ValueError(f"{len(pictures)} images but boxes for {len(all_boxes)}")
+        owner = [i for i, b in enumerate(all_boxes) for _ in b]
+        flat_boxes = [box for b in all_boxes for box in b]
+        flat_scores = [float(score) for s in all_scores for score in s]
+        faces: list[list[Face]] = [[] for _ in pictures]
+        for start in range(0, len(owner), BATCH):
+            part = slice(start, start + BATCH)
+            described = self._describe([pictures[i] for i in owner[part]], flat_boxes[part], flat_scores[part])
+            for i, face in zip(owner[part], described, strict=True):
+                faces[i].append(face)
+        return faces
+
+    def _describe(self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float]) -> list[Face]:
+        """One face for each image and box."""
+        schema = SCHEMAS[self.schema]
+        matrices = [crop_matrix(box, self.spec.input_size, self.spec.crop_scale) for box in boxes]
+        for _ in range(self.spec.passes - 1):
+            points = self._points(self._run(images, matrices, self._points_task), matrices)
+            matrices = [self._refined(schema.to_five(p), m) for p, m in zip(points, matrices, strict=True)]
+        outputs = self._run(images, matrices, self.tasks)
+        points = self._points(outputs, matrices)
+        probabilities = {task: _softmax(outputs[task]) for task in self.tasks if task != "landmarks"}
+        for task, values in {"landmarks": points, **probabilities}.items():
+            if not np.isfinite(values).all():
+                raise ModelError(f"{self.spec.name} computed {task} that are not finite: the model is damaged")
+        return [
+            Face(
+                box=np.float32(boxes[i]),
+                score=scores[i],
+                landmarks=points[i],
+                schema=self.schema,
+                attributes=self._attributes({task: values[i] for task, values in probabilities.items()}),
+            )
+            for i in range(len(boxes))
+        ]
+
+    def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """The next crop, upright around these points; the old one where they are no face (all in one place)."""
+        if np.ptp(five) < 1e-3:
+            return matrix
+        return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
+
+    def _run(
+        self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Outputs of the network for one crop of each image, averaged with the mirrored crop where the model says so."""
+        size = self.spec.input_size
+        crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
+        for crop, image, matrix in zip(crops, images, matrices, strict=True):
+            colour = warp_crop(image, matrix, size)
+            if self.spec.channels == 1:
+                crop[0] = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
+            else:
+                crop[:] = colour.transpose(2, 0, 1)
+        if not self.spec.flip:
+            return self._session.run(crops, tasks)
+        both = self._session.run(np.concatenate([crops, crops[..., ::-1]]), tasks)
+        count = len(images)
+        return {task: (out[:count] + self._mirrored(task, out[count:])) / 2 for task, out in both.items()}
+
+    def _mirrored(self, task: str, output: np.ndarray) -> np.ndarray:
+        """What the output for a mirrored crop says of the crop itself."""
+        if task == "landmarks":
+            return output[:, list(SCHEMAS[self.schema].flip_order)] * np.float32([-1, 1])
+        return output[:, ::-1] if task == "pose" else output
+
+    def _points(self, outputs: Mapping[str, np.ndarray], matrices: list[np.ndarray]) -> np.ndarray:
+        """(N, K, 2) float32 image pixels; K = 0 for a model without landmarks."""
+        if "landmarks" not in outputs:
+            return np.zeros((len(matrices), 0, 2), dtype=np.float32)
+        crop_points = points_to_crop(outputs["landmarks"].astype(np.float64), self.spec.input_size)
+        return np.float32([apply_affine(m, p) for m, p in zip(matrices, crop_points, strict=True)])
+
+    def _attributes(self, probabilities: Mapping[str, np.ndarray]) -> Mapping[str, Attribute]:
+        attributes = {}
+        for task, values in probabilities.items():
+            labels = self.spec.attributes[task]
+            best = int(values.argmax())
+            shares = MappingProxyType(dict(zip(labels, values.tolist(), strict=True)))
+            attributes[task] = Attribute(labels[best], float(values[best]), shares)
+        return MappingProxyType(attributes)
+
+
+def _load(image: np.ndarray | str | os.PathLike[str]) -> np.ndarray:
+    return as_bgr(image) if isinstance(image, np.ndarray) else read_image(image)
+
+
+def _open(model: str | Path, device: str, threads: int) -> Session:
+    if device not in DEVICES:
+        raise DeviceError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
+    if Path(model).suffix == ".safetensors":
+        return _torch_session(find_model(model), device, threads)
+    if device == "cuda" and "CUDAExecutionProvider" not in _providers():
+        # The torch build of a training environment reaches the GPU where the plain onnxruntime does not.
+        return _torch_session(find_model(model, ".safetensors"), device, threads)
+    return OnnxSession(find_model(model), device, threads)
+
+
+def _providers() -> list[str]:
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
+
+
+def _torch_session(path: Path, device: str, threads: int) -> Session:
+    try:
+        from facemtl.models.session import TorchSession
+    except ImportError as error:
+        raise DeviceError(
+            f"{path.name} on {device!r} needs torch (pip install 'facemtl[train]') or, with an .onnx file, "
+            f"onnxruntime-gpu: {error}"
+        ) from None
+    return TorchSession.load(path, device, threads)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of (N, C) logits to probabilities, in float64 so that they sum to 1."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

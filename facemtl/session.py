@@ -1,0 +1,63 @@
+"""A network that runs: uint8 crops in, one array a task out. ONNX Runtime here; the torch one is beside the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from facemtl.errors import DeviceError, ModelError
+from facemtl.weights import METADATA_KEY, ModelSpec
+
+DEVICES = ("cpu", "cuda")
+
+
+class Session(Protocol):
+    """What the predictor needs of a runtime."""
+
+    spec: ModelSpec
+
+    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+        """uint8 (N, C, S, S) -> float32 outputs of these tasks, as :class:`facemtl.models.face_model.FaceModel`."""
+        ...
+
+
+class OnnxSession:
+    """ONNX Runtime on one device.
+
+    Args:
+        path: an ONNX file exported by this package.
+        device: ``cpu``, or ``cuda`` where onnxruntime-gpu is installed.
+        threads: CPU threads of the network.
+
+    Raises:
+        ModelError: the file is damaged or not one of this package's.
+        DeviceError: ``cuda`` without a CUDA build and device.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+        if provider not in ort.get_available_providers():
+            raise DeviceError(f"device {device!r}: this onnxruntime offers {', '.join(ort.get_available_providers())}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's own classes derive from Exception and nothing narrower
+            raise ModelError(f"{path} is not an ONNX model that this onnxruntime can run: {error}") from None
+        if provider not in self._session.get_providers():  # onnxruntime falls back to the CPU with a mere warning
+            raise DeviceError(f"device {device!r}: onnxruntime found no usable CUDA device")
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY), path)
+        outputs = {output.name for output in self._session.get_outputs()}
+        if outputs != set(self.spec.tasks):
+            raise ModelError(f"{path} has the outputs {sorted(outputs)} but describes {sorted(self.spec.tasks)}")
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict(zip(tasks, self._session.run(list(tasks), {self._input: crops}), strict=True))

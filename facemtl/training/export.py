@@ -1,0 +1,90 @@
+"""A trained model to ONNX, with a proof that it still computes the same."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from facemtl.errors import ModelError
+from facemtl.models.face_model import FaceModel
+from facemtl.models.files import load_model
+from facemtl.session import OnnxSession
+from facemtl.weights import METADATA_KEY, ModelSpec
+
+TOLERANCE = 1e-4  # largest absolute difference of any output, in its own units
+BATCHES = (1, 2, 7)
+
+
+class _Outputs(nn.Module):
+    """The outputs as a tuple, which is what an ONNX graph has."""
+
+    def __init__(self, model: FaceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(images).values())
+
+
+def export_onnx(source: Path, target: Path) -> dict[str, float]:
+    """Write the model of a safetensors file as ONNX, with its description, for any batch size.
+
+    Returns:
+        task -> largest absolute difference between torch and ONNX Runtime over random crops and several batch sizes.
+
+    Raises:
+        ModelError: ``source`` is damaged, or the two differ by more than ``TOLERANCE``; nothing is written then.
+    """
+    model, spec = load_model(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(target.name + ".part")
+    try:
+        onnx.save(_convert(model, spec), beside)
+        differences = parity(model, spec, beside)
+        worst = max(differences.values())
+        if not worst <= TOLERANCE:
+            raise ModelError(f"{source} and its ONNX form differ by {worst:.2g}, more than {TOLERANCE:g}: {differences}")
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return differences
+
+
+def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
+    example = torch.zeros((2, spec.channels, spec.input_size, spec.input_size), dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            _Outputs(model),
+            (example,),
+            input_names=["images"],
+            output_names=list(model.tasks),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            verbose=False,
+        )
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
+    return proto
+
+
+def parity(model: FaceModel, spec: ModelSpec, path: Path) -> dict[str, float]:
+    """Task -> largest absolute difference between torch and the ONNX file, on seeded random crops."""
+    session = OnnxSession(path)
+    rng = np.random.default_rng(0)
+    worst = dict.fromkeys(spec.tasks, 0.0)
+    for count in BATCHES:
+        shape = (count, spec.channels, spec.input_size, spec.input_size)
+        crops = rng.integers(0, 256, shape, dtype=np.uint8)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(crops))
+        for task, output in session.run(crops, spec.tasks).items():
+            worst[task] = max(worst[task], float(np.abs(output - expected[task].numpy()).max()))
+    return worst

@@ -1,0 +1,140 @@
+"""The pictures of an evaluation report, each as a matplotlib figure; nothing here touches global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from facemtl.landmarks import SCHEMAS
+from facemtl.training.metrics import FAILURE, eye_residuals, eye_vectors, reliability
+from facemtl.training.predictions import Predictions
+
+RAW, CORRECTED = "#2f6db5", "#e0792f"
+INK, FAINT = "#333333", "#bbbbbb"
+
+
+def error_curve(errors: Mapping[str, np.ndarray]) -> Figure:
+    """Cumulative error curves: name -> (N,) NME, NaN for a face that was not found."""
+    figure, axes = _figure(5.6, 4.0)
+    for (name, values), color in zip(errors.items(), (RAW, CORRECTED), strict=False):
+        found = np.sort(values[np.isfinite(values)])
+        share = np.arange(len(found) + 1) / len(values)
+        axes.step(100 * np.append(found, 1e3), np.append(share[1:], share[-1]), where="post", color=color, label=name)
+    axes.axvline(100 * FAILURE, color=FAINT, linestyle="--", linewidth=1)
+    axes.set(
+        xlim=(0, 150 * FAILURE), ylim=(0, 1), xlabel="NME, % of the inter-ocular distance", ylabel="share of faces"
+    )
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def point_errors(schema: str, raw: Sequence[float | None], corrected: Sequence[float | None]) -> Figure:
+    """Mean error of each point, percent of the inter-ocular distance, raw beside offset-corrected; None: no bar."""
+    names = [name.replace("_", " ") for name in SCHEMAS[schema].names]
+    figure, axes = _figure(5.6, max(4.0, 0.24 * len(names)))
+    places = np.arange(len(names))
+    bars = (("raw", raw, -0.2, RAW), ("offset-corrected", corrected, 0.2, CORRECTED))
+    for label, errors, shift, color in bars:
+        values = np.array(errors, dtype=float)  # None becomes NaN
+        axes.barh(places + shift, values, height=0.38, color=color, label=label)
+        if len(names) <= 20:
+            for place, value in zip(places[np.isfinite(values)], values[np.isfinite(values)], strict=True):
+                axes.text(value, place + shift, f" {value:.2f}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(places, names)
+    axes.set_xlabel("mean error, % of the inter-ocular distance")
+    axes.margins(x=0.12)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def residual_scatter(predictions: Predictions) -> Figure:
+    """Prediction minus truth of every face, drawn around the median face, in the eye frame of the truth."""
+    eye_pair = SCHEMAS[predictions.schema].eye_pair
+    truth = predictions.truth
+    middle = truth[:, list(eye_pair)].mean(axis=1, keepdims=True)
+    shape = (truth - middle) @ np.array([1, 1j]) / eye_vectors(truth, eye_pair)[:, None]
+    residuals = eye_residuals(predictions.points, truth, eye_pair)
+    figure, axes = _figure(5.6, 4.6)
+    for i in range(shape.shape[1]):
+        column = residuals[:, i][np.isfinite(residuals[:, i])]
+        if column.size:
+            place = shape[:, i][np.isfinite(shape[:, i])]
+            centre = np.median(place.real) + 1j * np.median(place.imag)
+            _cloud(axes, centre, column, i)
+    axes.set(
+        xlim=(-1.05, 1.05),
+        ylim=(1.55, -0.55) if predictions.schema == "mtfl5" else (1.9, -0.9),
+        xlabel="along the eyes, inter-ocular distances",
+        ylabel="down the face",
+        aspect="equal",
+    )
+    return figure
+
+
+def confusion_matrices(attributes: Mapping[str, dict], classes: Mapping[str, tuple[str, ...]]) -> Figure:
+    """One matrix a task: counts, coloured by the share of the true class. ``attributes``: task -> its metrics."""
+    wide = [1.6 + 0.75 * len(classes[task]) for task in attributes]
+    figure = Figure(figsize=(sum(wide) * 0.95, 4.0), layout="constrained", dpi=110)
+    grid = figure.subplots(1, len(wide), squeeze=False, width_ratios=wide)[0]
+    for axes, (task, metrics) in zip(grid, attributes.items(), strict=True):
+        counts = np.array(metrics["confusion"])
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if share[row, column] > 0.55 else INK
+            text = f"{count}\n{100 * share[row, column]:.0f} %"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+        labels = [label.replace("_", " ") for label in classes[task]]
+        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(len(labels)), labels, fontsize=8)
+        axes.set_title(task, fontsize=10)
+        axes.set_xlabel("predicted", fontsize=8)
+    grid[0].set_ylabel("true", fontsize=8)
+    return figure
+
+
+def reliability_plots(predictions: Predictions, tasks: Sequence[str]) -> Figure:
+    """Accuracy against confidence for each task, in bins of equal mass; the dashed line is perfect calibration."""
+    figure = Figure(figsize=(2.9 * len(tasks), 3.1), layout="constrained", dpi=110)
+    grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axes, task in zip(grid, tasks, strict=True):
+        labels, probabilities = predictions.labels(task), predictions.probabilities(task)
+        used = (labels >= 0) & np.isfinite(probabilities).all(axis=1)
+        confidence, accuracy, _ = reliability(labels[used], probabilities[used])
+        low = 1 / probabilities.shape[1]
+        axes.plot((low, 1), (low, 1), color=FAINT, linestyle="--", linewidth=1)
+        axes.plot(confidence, accuracy, "o-", color=RAW, markersize=4, linewidth=1)
+        axes.set(xlim=(low, 1.02), ylim=(0, 1.02))
+        axes.set_title(task, fontsize=10)
+        axes.set_xlabel("confidence", fontsize=9)
+        _tidy(axes)
+    grid[0].set_ylabel("accuracy", fontsize=9)
+    return figure
+
+
+def _cloud(axes: Axes, centre: complex, residuals: np.ndarray, index: int) -> None:
+    """Dots where the point fell, a cross at its true place, and a line from there to the mean."""
+    color = f"C{index % 10}"
+    mean = centre + residuals.mean()
+    axes.scatter((centre + residuals).real, (centre + residuals).imag, s=3, alpha=0.2, color=color, linewidths=0)
+    axes.plot(centre.real, centre.imag, "+", color="black", markersize=9)
+    axes.plot((centre.real, mean.real), (centre.imag, mean.imag), "-", color="black", linewidth=1.2)
+    axes.plot(mean.real, mean.imag, "o", color="black", markersize=3)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)

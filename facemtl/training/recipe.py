@@ -1,0 +1,192 @@
+"""A recipe: every choice of one training, read from TOML, changed by ``--set key=value``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from facemtl.data.transforms import Augmentation
+from facemtl.errors import ConfigError
+from facemtl.face import ATTRIBUTES
+from facemtl.landmarks import SCHEMAS
+from facemtl.models.factory import BACKBONES, TIMM_PREFIX
+from facemtl.training.losses import POINT_LOSSES
+from facemtl.training.optimisers import OPTIMISERS
+from facemtl.weights import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The keys of a recipe file, with their defaults.
+
+    Attributes:
+        name: of the run and of the model.
+        data: data set, a key of :data:`facemtl.data.sets.DATA_SETS`.
+        fraction: share of the training rows used, the first of a fixed random order.
+        shuffled_labels: attributes whose training labels are permuted between faces: a control, related to nothing.
+        backbone, backbone_options, tasks, schema: as :func:`facemtl.models.factory.create_model`.
+        crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
+        patch_size: side of the cached patches in pixels.
+        refined, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
+        points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
+        weights: task -> factor of its loss; 1 where not named.
+        optimiser: a key of :data:`facemtl.training.optimisers.OPTIMISERS`.
+        learning_rate: at the end of the warm-up; falls along a cosine to 0.
+        weight_decay: of every parameter with two or more dimensions.
+        momentum: of SGD.
+        batch_size, epochs, warmup_epochs: as they say; the last, incomplete batch of an epoch is left out.
+        ema: decay of the running average of the parameters a step; 0 keeps none.
+        early_stopping: task-wise, of the auxiliary tasks, with ``stop_k``, ``stop_threshold``, ``stop_importance``.
+        seed: of everything drawn.
+        threads: CPU threads of the network; the result depends on it in the last bits.
+        workers: processes that prepare batches; the result does not depend on it.
+    """
+
+    name: str
+    data: str = "mtfl"
+    fraction: float = 1.0
+    shuffled_labels: tuple[str, ...] = ()
+    backbone: str = "tcdcn"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ("landmarks", "glasses", "smile", "gender", "pose")
+    schema: str = "mtfl5"
+    crop_scale: float = 1.2
+    passes: int = 2
+    flip: bool = True
+    patch_size: int = 96
+    refined: float = 0.5
+    mirror: float = 0.5
+    pixels: bool = True
+    points_loss: str = "squared"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    optimiser: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    batch_size: int = 64
+    epochs: int = 20
+    warmup_epochs: float = 1.0
+    ema: float = 0.998
+    early_stopping: bool = False
+    stop_k: int = 5
+    stop_threshold: float = 10.0
+    stop_importance: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    threads: int = 1
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError at the first value that cannot work, before anything starts."""
+        known_tasks = ("landmarks", *ATTRIBUTES)
+        checks = {
+            "tasks": (bool(self.tasks) and set(self.tasks) <= set(known_tasks), f"some of {', '.join(known_tasks)}"),
+            "shuffled_labels": (set(self.shuffled_labels) <= set(ATTRIBUTES), f"some of {', '.join(ATTRIBUTES)}"),
+            "weights": (set(self.weights) <= set(known_tasks), f"keys of {', '.join(known_tasks)}"),
+            "stop_importance": (set(self.stop_importance) <= set(ATTRIBUTES), f"keys of {', '.join(ATTRIBUTES)}"),
+            "schema": (self.schema in SCHEMAS, f"one of {', '.join(SCHEMAS)}"),
+            "backbone": (
+                self.backbone in BACKBONES or self.backbone.startswith(TIMM_PREFIX),
+                f"one of {', '.join(BACKBONES)}, {TIMM_PREFIX}<name>",
+            ),
+            "points_loss": (self.points_loss in POINT_LOSSES, f"one of {', '.join(POINT_LOSSES)}"),
+            "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
+            "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
+            "ema": (0 <= self.ema < 1, "at least 0, under 1"),
+            "passes": (self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks), "1, or more with landmarks"),
+            "stop_k": (self.stop_k >= 2, "at least 2"),
+            **{
+                key: (getattr(self, key) > 0, "over 0")
+                for key in ("crop_scale", "patch_size", "learning_rate", "batch_size", "epochs", "threads")
+            },
+            **{key: (getattr(self, key) >= 0, "at least 0") for key in ("weight_decay", "warmup_epochs", "workers")},
+            **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in ("refined", "mirror")},
+        }
+        for key, (fits, expected) in checks.items():
+            if not fits:
+                raise ConfigError(f"recipe {self.name!r}: {key} = {getattr(self, key)!r}, expected {expected}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they would stand in TOML or JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def spec(self, input_size: int, channels: int) -> ModelSpec:
+        """The description of the model that this recipe trains."""
+        return ModelSpec(
+            name=self.name,
+            backbone=self.backbone,
+            schema=self.schema,
+            tasks=self.tasks,
+            attributes={task: ATTRIBUTES[task] for task in self.tasks if task != "landmarks"},
+            input_size=input_size,
+            channels=channels,
+            crop_scale=self.crop_scale,
+            passes=self.passes,
+            flip=self.flip,
+            backbone_options=self.backbone_options,
+        )
+
+    def augmentation(self, size: int, channels: int) -> Augmentation:
+        """The training crops of this recipe."""
+        return Augmentation(size, channels, self.crop_scale, self.refined, self.mirror, self.pixels)
+
+
+def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply ``key=value`` settings, whose values are TOML; ``weights.pose=0.1`` goes inside.
+
+    Raises:
+        ConfigError: a missing file, an unknown key, a value of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error}") from None
+    values.setdefault("name", path.stem)
+    for setting in settings:
+        _apply(values, setting)
+    return recipe_from_dict(values)
+
+
+def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
+    """Check keys and types and build the recipe.
+
+    Raises:
+        ConfigError: as :func:`read_recipe`.
+    """
+    known = {f.name: f for f in fields(Recipe)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown keys {unknown} in recipe {values.get('name')!r}; known: {', '.join(known)}")
+    if "name" not in values:
+        raise ConfigError("a recipe needs a name")
+    return Recipe(**{key: _typed(key, known[key].type, value) for key, value in values.items()})
+
+
+def _typed(key: str, annotation: str, value: Any) -> Any:
+    if annotation.startswith("tuple") and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = {"str": str, "bool": bool, "int": int, "float": float}.get(annotation, Mapping)
+    if isinstance(value, bool) != (expected is bool) or not isinstance(value, expected):
+        raise ConfigError(f"{key} = {value!r}: expected {annotation}")
+    return value
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes key=value, found {setting!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {setting}: {table} is not a table")
+    values[last] = value

@@ -1,0 +1,154 @@
+"""Model files: what a network needs to be told, travelling inside the file, and where the shipped ones are.
+
+An ONNX file carries a :class:`ModelSpec` in its metadata; a safetensors file the same. A folder of ``weights/`` holds
+``model.onnx``, ``model.safetensors`` and ``card.toml``, whose hashes are checked before a file is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from facemtl.errors import ModelError
+from facemtl.landmarks import SCHEMAS
+
+METADATA_KEY = "facemtl"
+DEFAULT_MODEL = "tcdcn"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything besides the parameters that turns a picture into this model's predictions.
+
+    Attributes:
+        name: of the model.
+        backbone: the name it was created with, and ``backbone_options`` what else was said.
+        schema: landmark schema of the points.
+        tasks: the outputs; ``landmarks`` and attributes.
+        attributes: attribute -> class names, in the order of its logits.
+        input_size: side S of the crop in pixels.
+        channels: 1 (grey) or 3 (BGR).
+        crop_scale: side of the crop over the side of the face box.
+        passes: how often the crop is laid; each pass after the first through the points of the one before.
+        flip: whether each pass averages the crop and its mirror image.
+    """
+
+    name: str
+    backbone: str
+    schema: str
+    tasks: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]]
+    input_size: int
+    channels: int
+    crop_scale: float
+    passes: int = 1
+    flip: bool = False
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | None, source: str | Path) -> ModelSpec:
+        """Read what :meth:`to_json` wrote; ``source`` names the file in errors.
+
+        Raises:
+            ModelError: the text is missing or does not describe a model of this version.
+        """
+        try:
+            values = json.loads(text or "")
+            names = {f.name for f in fields(cls)}
+            if not isinstance(values, dict) or not set(values) <= names:
+                raise ValueError(f"expected the keys {sorted(names)}")
+            values["tasks"] = tuple(values["tasks"])
+            values["attributes"] = {k: tuple(v) for k, v in values["attributes"].items()}
+            spec = cls(**values)
+            spec._check()
+            return spec
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{source} does not carry a facemtl model description: {error}") from None
+
+    def _check(self) -> None:
+        if self.schema not in SCHEMAS:
+            raise ValueError(f"unknown landmark schema {self.schema!r}")
+        missing = set(self.tasks) - {"landmarks"} - set(self.attributes)
+        if missing:
+            raise ValueError(f"no class names for {sorted(missing)}")
+        if self.channels not in (1, 3) or self.input_size < 1 or not self.crop_scale > 0 or self.passes < 1:
+            raise ValueError("channels must be 1 or 3; input_size, crop_scale and passes positive")
+
+    def override(self, passes: int | None = None, flip: bool | None = None) -> ModelSpec:
+        """The same model run another way; None keeps what the file says.
+
+        Raises:
+            ModelError: fewer than one pass, or several passes of a model without landmarks.
+        """
+        spec = replace(
+            self, passes=self.passes if passes is None else passes, flip=self.flip if flip is None else flip
+        )
+        if spec.passes < 1 or (spec.passes > 1 and "landmarks" not in spec.tasks):
+            raise ModelError(f"{self.name} cannot run {spec.passes} passes: a later pass needs landmarks, at least 1")
+        return spec
+
+
+def weights_folder() -> Path:
+    """Where the shipped models are: inside the installed package, or ``weights/`` of a checkout."""
+    here = Path(__file__).parent
+    installed = here / "_weights"
+    return installed if installed.is_dir() else here.parent / "weights"
+
+
+def list_models() -> list[str]:
+    """Names of the shipped models, for ``Predictor(name)``."""
+    return sorted(card.parent.name for card in weights_folder().glob("*/card.toml"))
+
+
+def load_card(name: str | Path) -> dict[str, Any]:
+    """The model card of a shipped model or of a folder, as plain dictionaries.
+
+    Raises:
+        ModelError: unknown, or not readable as TOML.
+    """
+    path = _folder(name) / "card.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model card {path} cannot be read: {error}") from None
+
+
+def find_model(model: str | Path, suffix: str = ".onnx") -> Path:
+    """The file of a shipped model, of a folder with a card, or of a path to a file; hashes of a card are checked.
+
+    Raises:
+        ModelError: nothing there, or the file is not the one that its card describes.
+    """
+    path = Path(model)
+    if path.suffix in (".onnx", ".safetensors"):
+        if not path.is_file():
+            raise ModelError(f"the model file {path} is missing")
+        return path
+    folder = _folder(model)
+    path = folder / f"model{suffix}"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no model{suffix}")
+    expected = load_card(folder).get("sha256", {}).get(path.name)
+    if expected != sha256(path):
+        raise ModelError(f"{path} is damaged: its sha256 is not the one of its card; install it again")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _folder(name: str | Path) -> Path:
+    for folder in (weights_folder() / name, Path(name)):
+        if (folder / "card.toml").is_file():
+            return folder
+    raise ModelError(f"unknown model {str(name)!r}; known: {', '.join(list_models()) or 'none'}, or give a path")

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Measure a model on a labelled set, or compute every figure again from saved predictions.
+
+    python tools/eval.py small --data mtfl --split test --boxes published
+    python tools/eval.py --predictions runs/eval/small-mtfl-test-published/predictions.parquet
+
+Writes predictions.parquet, metrics.json and report.html (one file; it shows faces of the set) and prints a summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from facemtl.data.mtfl import read_mtfl
+from facemtl.data.sample import FaceSample
+from facemtl.errors import DataError, FaceMTLError
+from facemtl.predictor import Predictor
+from facemtl.session import DEVICES
+from facemtl.training.metrics import evaluate
+from facemtl.training.predictions import Predictions, predict_samples, true_box, write_beside
+from facemtl.training.report import summary_text, write_report
+
+DATA = {"mtfl": ("MTFL", read_mtfl)}  # --data -> folder under $FACEMTL_DATA, reader of (folder, split)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse(arguments)
+    try:
+        if args.predictions:
+            predictions, title = Predictions.load(args.predictions), args.predictions.stem
+            out = args.out or args.predictions.parent
+        else:
+            predictions, model = predict(args)
+            title = f"{model} on {args.data} {args.split}, {args.boxes} boxes"
+            out = args.out or Path("runs/eval") / f"{model}-{args.data}-{args.split}-{args.boxes}"
+            predictions.save(out / "predictions.parquet")
+        figures = json.dumps(evaluate(predictions), indent=1, allow_nan=False)
+        write_beside(out / "metrics.json", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
+        write_report(predictions, out / "report.html", title, args.data_root)
+    except FaceMTLError as error:
+        sys.exit(f"error: {error}")
+    print(summary_text(predictions))
+    print(f"\nwritten to {out}")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("weights", nargs="?", help="a shipped model's name, or a model file")
+    what.add_argument("--predictions", type=Path, help="saved .parquet or .csv; no model is run")
+    parser.add_argument("--data", choices=DATA, default="mtfl", help="labelled set (default: mtfl)")
+    parser.add_argument("--data-root", type=Path, help="folder of the set (default: its folder in $FACEMTL_DATA)")
+    parser.add_argument("--split", choices=("test", "heldout"), default="test", help="part of the set (default: test)")
+    parser.add_argument(
+        "--boxes",
+        choices=("published", "truth", "detector"),
+        default="published",
+        help="face boxes: those that come with the set, around the true points, or the detector's (default: published)",
+    )
+    parser.add_argument("--passes", type=int, help="passes through the network (default: as the model says)")
+    parser.add_argument("--no-flip", action="store_true", help="no averaging with the mirrored crop")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the network runs (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network (default: 1)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: runs/eval/NAME, or beside the file)")
+    args = parser.parse_args(arguments)
+    if args.data_root is None and os.environ.get("FACEMTL_DATA"):
+        args.data_root = Path(os.environ["FACEMTL_DATA"]) / DATA[args.data][0]
+    return args
+
+
+def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
+    """Predictions for the split, and the model's name."""
+    if args.data_root is None:
+        raise DataError("where is the data? Set FACEMTL_DATA to the folder of the unpacked sets, or give --data-root")
+    predictor = Predictor(
+        args.weights,
+        device=args.device,
+        threads=args.threads,
+        passes=args.passes,
+        flip=False if args.no_flip else None,
+    )
+    samples = DATA[args.data][1](args.data_root, args.split)
+    boxes = face_boxes(samples, args.boxes)
+    return predict_samples(predictor, samples, boxes, args.data_root), predictor.spec.name
+
+
+def face_boxes(samples: list[FaceSample], kind: str) -> np.ndarray | None:
+    """(N, 4) boxes, or None to let the detector look."""
+    if kind == "detector":
+        return None
+    if kind == "truth":
+        return np.stack([true_box(sample) for sample in samples])
+    without = [sample.source for sample in samples if sample.box is None]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(samples)} faces have no published box, such as {without[0]}: "
+            "use --boxes truth or --boxes detector"
+        )
+    return np.stack([sample.box for sample in samples])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Train a model from a recipe.
+
+    python tools/train.py tools/recipes/tcdcn.toml
+    python tools/train.py tools/recipes/tcdcn.toml --set epochs=5 --set weights.pose=0.1 --out runs/short
+    python tools/train.py tools/recipes/tcdcn.toml            # again: continues where it was stopped
+
+The run's folder holds the log (log.csv, tensorboard/), the checkpoint and, at the end, model.safetensors.
+Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facemtl.errors import FaceMTLError
+from facemtl.models.factory import create_model
+from facemtl.training.engine import Interrupted, TrainingData, train
+from facemtl.training.recipe import read_recipe
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a TOML file of tools/recipes")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change a key")
+    parser.add_argument("--out", type=Path, help="folder of the run; default runs/<name>")
+    parser.add_argument("--data-root", type=Path, help="folder of the data set; default under $FACEMTL_DATA")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where cut patches are kept")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--max-steps", type=int, help="save and stop after this many steps of the whole training")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    args = parser.parse_args()
+    try:
+        recipe = read_recipe(args.recipe, args.settings)
+        model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
+        data = TrainingData.read(recipe, model.backbone.channels, args.cache, args.data_root, not args.quiet)
+        out = args.out or Path("runs") / recipe.name
+        print(train(recipe, data, out, args.device, not args.quiet, args.max_steps))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except FaceMTLError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
