@@ -203,7 +203,9 @@ def _tiff_tags(data: bytes) -> dict[int, np.ndarray]:
     tags: dict[int, np.ndarray] = {}
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, length = struct.unpack_from(f"{order}HHI", data, entry)
-        if tag in _TIFF_TAGS and tag not in tags and kind in _TIFF_TYPES and length:
+        if tag in _TIFF_TAGS and tag not in tags:  # of duplicates the first counts, as for libtiff
+            if kind not in _TIFF_TYPES or length == 0:
+                raise HeaderError(f"is damaged: a TIFF whose tag {tag} is not a whole number")
             dtype = np.dtype(order + _TIFF_TYPES[kind])
             fits = length * dtype.itemsize <= 4
             position = entry + 8 if fits else struct.unpack_from(f"{order}I", data, entry + 8)[0]
@@ -217,7 +219,7 @@ def _exif_orientation(exif: bytes) -> int:
         return 1
     try:
         value = int(_tiff_tags(exif).get(_ORIENTATION, (1,))[0])
-    except (struct.error, ValueError):  # damaged metadata is no reason to refuse a picture
+    except (HeaderError, struct.error, ValueError):  # damaged metadata is no reason to refuse a picture
         return 1
     return value if 1 <= value <= 8 else 1
 

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(format="facemtl: %(message)s")
+    _quiet_opencv()
     try:
         return args.command(args)
     except FaceMTLError as error:
@@ -90,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", metavar="PICTURE", help="write the photo with the faces drawn on it (one photo only)")
     _add_predictor_options(predict)
 
-    demo = _command(
-        commands, "demo", "annotate a camera, a video, a photo or a folder of photos", _DEMO_EXAMPLES, _demo
-    )
+    demo = _command(commands, "demo", "annotate a camera, a video, or photos", _DEMO_EXAMPLES, _demo)
     demo.add_argument(
         "source",
         metavar="SOURCE",
@@ -164,12 +163,12 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def _quiet_opencv() -> None:
-    """OpenCV and FFmpeg comment on what cannot be opened; our own sentence is enough. Their variables still rule."""
-    import cv2
+    """Stop OpenCV and FFmpeg from commenting on what cannot be opened: our own sentence is enough.
 
+    Both read their variable when they are loaded, and what the user has set stays.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -178,7 +177,6 @@ def _predict(args: argparse.Namespace) -> int:
     from facemtl.image import read_image, write_image
     from facemtl.sources import Frame
 
-    _quiet_opencv()
     if len(args.images) > 1 and (args.boxes or args.out):
         raise ConfigError("--boxes and --out go with one photo; `facemtl demo FOLDER --out DIR` draws on many")
     boxes = [_box(text) for text in args.boxes] if args.boxes else None
@@ -193,7 +191,10 @@ def _predict(args: argparse.Namespace) -> int:
         faces = predict(image, boxes=boxes)
         if args.out:
             write_image(args.out, draw_faces(image, faces))
-        print(json.dumps(frame_record(Frame(path, index, image), faces)) if args.json else face_table(path, faces))
+        if args.json:
+            print(json.dumps(frame_record(Frame(path, index, image), faces), allow_nan=False))
+        else:
+            print(face_table(path, faces))
     return 0
 
 
@@ -237,13 +238,13 @@ def _demo(args: argparse.Namespace) -> int:
     from facemtl.demo import run_demo
     from facemtl.sources import open_source
 
-    _quiet_opencv()
-    with closing(open_source(args.source)) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(open_source(args.source)))
         window = None
         if not args.headless:
             from facemtl.window import Window
 
-            window = Window(f"facemtl: {source.name}")
+            window = stack.enter_context(closing(Window(f"facemtl: {source.name}")))
         wants_progress = sys.stderr.isatty() if args.progress is None else args.progress
         summary = run_demo(
             load_predictor(args),
@@ -255,8 +256,6 @@ def _demo(args: argparse.Namespace) -> int:
             max_frames=args.max_frames,
             progress=sys.stderr if wants_progress else None,
         )
-        if window:
-            window.close()
     print(_summary_line(summary, args), file=sys.stderr)
     # Ctrl-C is how a recording without a window ends; elsewhere it leaves work undone.
     return 130 if summary.interrupted and source.kind != "camera" else 0

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -21,20 +21,13 @@ from facemtl.errors import ImageError, OutputError, SourceError
 from facemtl.face import Face
 from facemtl.image import write_image
 from facemtl.sources import ANNOTATED_SUFFIX, Frame, Source
+from facemtl.window import Window
 
 DEFAULT_FPS = 25.0  # of a recording whose source does not say
 
 _CLEAR_LINE = "\x1b[K"
 
 _log = logging.getLogger(__name__)
-
-
-class Display(Protocol):
-    """What the demo needs of :class:`facemtl.window.Window`."""
-
-    def show(self, image: np.ndarray, status: str = "") -> bool: ...
-
-    def wait(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -64,7 +57,7 @@ def run_demo(
     predict: Callable[[np.ndarray], list[Face]],
     source: Source,
     out_dir: str | Path | None = None,
-    window: Display | None = None,
+    window: Window | None = None,
     jsonl: str | Path | None = None,
     mirror: bool = True,
     max_frames: int | None = None,
@@ -133,7 +126,8 @@ def frame_record(frame: Frame, faces: Sequence[Face]) -> dict[str, Any]:
 
     The timestamp is in seconds, None for photos; a face is :meth:`facemtl.face.Face.to_dict`.
     """
-    record: dict[str, Any] = {"name": frame.name, "index": frame.index, "timestamp": frame.timestamp}
+    timestamp = None if frame.timestamp is None else round(frame.timestamp, 6)
+    record: dict[str, Any] = {"name": frame.name, "index": frame.index, "timestamp": timestamp}
     if frame.image is None:
         return {**record, "error": frame.error}
     return {**record, "faces": [face.to_dict() for face in faces]}
@@ -161,7 +155,7 @@ def _predict_frame(
     return frame, faces, seconds
 
 
-def _show(window: Display, source: Source, frame: Frame, faces: list[Face], seconds: float, mirror: bool) -> bool:
+def _show(window: Window, source: Source, frame: Frame, faces: list[Face], seconds: float, mirror: bool) -> bool:
     """Show an annotated frame; False once the user has ended the show."""
     image = frame.image
     if mirror and source.kind == "camera":
@@ -234,6 +228,7 @@ def _annotated(source: Source, out_dir: Path, summary: Summary) -> Iterator[Call
         recording = _Recording(beside, source.fps or DEFAULT_FPS, live=source.kind == "camera")
         with closing(recording):
             yield recording.write
+        recording.check()
     if recording.frames:
         summary.recording = path
 
@@ -253,27 +248,29 @@ class _Recording:
             self._size = (image.shape[1], image.shape[0])
             self._start = frame.timestamp
             self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, self._size)
-            if not self._writer.isOpened():
-                raise OutputError(f"a video of {self._size[0]} x {self._size[1]} pixels cannot be written by OpenCV")
+            if min(self._size) < 2 or not self._writer.isOpened():
+                raise OutputError(f"OpenCV cannot write a video of {self._size[0]} x {self._size[1]} pixels")
         if image.shape[1::-1] != self._size:  # a stream may change its size midway, a file may not
             image = cv2.resize(image, self._size)
         # The predictor may be slower or faster than the camera: the recording follows the clock.
-        due = int((frame.timestamp - self._start) * self._fps) + 1 if self._live else self.frames + 1
+        due = round((frame.timestamp - self._start) * self._fps) + 1 if self._live else self.frames + 1
         while self.frames < due:
             self._writer.write(image)
             self.frames += 1
 
     def close(self) -> None:
-        """Finish the file, or remove it if it got no frames.
+        if self._writer is not None:
+            self._writer.release()
+
+    def check(self) -> None:
+        """Remove a closed file that got no frames.
 
         Raises:
-            OutputError: it does not read back; OpenCV itself is silent about a full disk.
+            OutputError: the file does not read back; OpenCV itself is silent about a full disk.
         """
-        if self._writer is None:
+        if not self.frames:
             self._path.unlink()
-            return
-        self._writer.release()
-        if not cv2.VideoCapture(str(self._path)).isOpened():
+        elif not cv2.VideoCapture(str(self._path)).isOpened():
             raise OutputError("the annotated video was not written whole: is the disk full?")
 
 

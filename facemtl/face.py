@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ class Face:
     score: float
     landmarks: np.ndarray
     schema: str
-    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     landmark_sigma: np.ndarray | None = None
     pose: Pose | None = None
     quality: float | None = None
@@ -97,14 +96,14 @@ class Face:
             "attributes": {
                 name: {
                     "label": attribute.label,
-                    "confidence": round(attribute.confidence, 6),
-                    "probabilities": {k: round(v, 6) for k, v in attribute.probabilities.items()},
+                    "confidence": round(float(attribute.confidence), 6),
+                    "probabilities": {k: round(float(v), 6) for k, v in attribute.probabilities.items()},
                 }
                 for name, attribute in self.attributes.items()
             },
             "pose": None
             if self.pose is None
-            else {"yaw": self.pose.yaw, "pitch": self.pose.pitch, "roll": self.pose.roll},
-            "quality": self.quality,
-            "track_id": self.track_id,
+            else {angle: round(float(getattr(self.pose, angle)), 3) for angle in ("yaw", "pitch", "roll")},
+            "quality": None if self.quality is None else round(float(self.quality), 6),
+            "track_id": None if self.track_id is None else int(self.track_id),
         }

@@ -29,9 +29,9 @@ def check_boxes(boxes: np.ndarray) -> np.ndarray:
     """
     try:
         array = np.asarray(boxes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BoxError(f"boxes must be numbers of shape (N, 4), x1 y1 x2 y2: {error}") from None
-    if array.size == 0:
+    if array.shape[:1] == (0,):  # no rows, however wide: many detectors say so with (0,) or (0, 5)
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
         raise BoxError(f"boxes must have shape (N, 4), x1 y1 x2 y2; got {array.shape}")
@@ -51,10 +51,11 @@ def box_from_five(points: np.ndarray) -> np.ndarray:
     Raises:
         BoxError: points that are not finite, or all in one place.
     """
-    mean = points.mean(axis=0, dtype=np.float64)
+    points = np.asarray(points, dtype=np.float64)
+    if not np.isfinite(points).all() or (points == points[0]).all():
+        raise BoxError(f"the five points give no box: they are not finite, or all in one place: {points.tolist()}")
+    mean = points.mean(axis=0)
     half = BOX_SIDE / 2 * float(np.hypot(*(points - mean).T).mean())
-    if not (math.isfinite(half) and half > 0):
-        raise BoxError("the five points give no box: they are not finite, or all in one place")
     return np.array([mean[0] - half, mean[1] - half, mean[0] + half, mean[1] + half])
 
 
@@ -110,36 +111,40 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Cut the crop that ``matrix`` (crop -> image) describes; the result is (size, size[, C]) of the image's dtype.
 
     Bilinear. Where the crop is coarser than the image, the part of the image under it is first averaged over whole
-    blocks of pixels, so that small crops of large faces do not alias and the cost does not grow with the image.
+    blocks of pixels, so that small crops of large faces do not alias. Time and memory follow the visible part under
+    the crop, not the image and not the box.
     """
-    block = int(math.sqrt(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])))
-    if block >= 2:
-        image, matrix = _average_blocks(image, matrix, size, block)
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def _average_blocks(image: np.ndarray, matrix: np.ndarray, size: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Average ``block`` x ``block`` pixels around the crop; returns the smaller image and the matrix that goes with it."""
-    corners = apply_affine(matrix, np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]]))
-    low = np.floor(corners.min(axis=0)).astype(int) - 2 * block
-    count = (np.ceil(corners.max(axis=0)).astype(int) + 2 * block - low) // block + 1
-    high = low + count * block
-    height, width = image.shape[:2]
-    x1, y1, x2, y2 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
-    if x2 <= x1 or y2 <= y1:  # the crop lies outside the image: nothing to average
-        return image, matrix
-    # Whole blocks only: the grid starts at the visible corner and what is left over is padded, as everywhere, with black.
+    (a, b, c), (d, e, f) = matrix.tolist()
+    last, (height, width) = size - 1, image.shape[:2]
+    block = max(1, int(math.sqrt(abs(a * e - b * d))))
+    # Two blocks around the crop: interpolation then never reaches a block that this rectangle cuts off.
+    x1, x2 = _span(c, a * last, b * last, 2 * block, width)
+    y1, y2 = _span(f, d * last, e * last, 2 * block, height)
+    if x2 <= x1 or y2 <= y1:  # the crop lies outside the image
+        return np.zeros((size, size, *image.shape[2:]), dtype=image.dtype)
     part = image[y1:y2, x1:x2]
-    pad_x, pad_y = -(x2 - x1) % block, -(y2 - y1) % block
-    if pad_x or pad_y:
-        part = cv2.copyMakeBorder(part, 0, pad_y, 0, pad_x, cv2.BORDER_CONSTANT)
-    small = cv2.resize(
-        part, (part.shape[1] // block, part.shape[0] // block), interpolation=cv2.INTER_AREA
-    )
-    # index coordinates: image = block * small + (block - 1) / 2 + corner
-    moved = matrix / block
-    moved[:, 2] -= ((block - 1) / 2 + np.array([x1, y1])) / block
-    return small, moved
+    matrix = matrix - np.array([[0, 0, x1], [0, 0, y1]])
+    block = min(block, x2 - x1, y2 - y1)  # a larger one would be mostly padding
+    if block > 1:
+        part, matrix = _average_blocks(part, matrix, block)
+    return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def _span(start: float, along: float, down: float, margin: int, length: int) -> tuple[int, int]:
+    """The pixels of one image axis, from and to, that lie under a crop with these sides, as far as there are any."""
+    low, high = start + min(along, 0) + min(down, 0), start + max(along, 0) + max(down, 0)
+    return max(math.floor(low) - margin, 0), min(math.ceil(high) + margin + 1, length)
+
+
+def _average_blocks(image: np.ndarray, matrix: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """The means of whole ``block`` x ``block`` pixels, and the crop matrix into them."""
+    pad_y, pad_x = (-side % block for side in image.shape[:2])
+    if pad_x or pad_y:  # what is left over is padded, as everywhere, with black
+        image = cv2.copyMakeBorder(image, 0, pad_y, 0, pad_x, cv2.BORDER_CONSTANT)
+    size = (image.shape[1] // block, image.shape[0] // block)
+    # index coordinates: image = block * small + (block - 1) / 2
+    small_matrix = (matrix - np.array([[0, 0, (block - 1) / 2]] * 2)) / block
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), small_matrix
 
 
 def points_to_crop(normalised: np.ndarray, size: int) -> np.ndarray:

@@ -10,9 +10,11 @@ import numpy as np
 import onnxruntime as ort
 
 from facemtl.errors import DeviceError, ModelError
+from facemtl.landmarks import SCHEMAS
 from facemtl.weights import METADATA_KEY, ModelSpec
 
 DEVICES = ("cpu", "cuda")
+INPUT = "images"  # name of the input of an exported network; its outputs are named as their tasks
 
 
 class Session(Protocol):
@@ -35,10 +37,12 @@ class OnnxSession:
 
     Raises:
         ModelError: the file is damaged or not one of this package's.
-        DeviceError: ``cuda`` without a CUDA build and device.
+        DeviceError: an unknown device, or ``cuda`` without a CUDA build and device.
     """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+        if device not in DEVICES:
+            raise DeviceError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
         if provider not in ort.get_available_providers():
             raise DeviceError(f"device {device!r}: this onnxruntime offers {', '.join(ort.get_available_providers())}")
@@ -54,10 +58,18 @@ class OnnxSession:
             raise DeviceError(f"device {device!r}: onnxruntime found no usable CUDA device")
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY), path)
-        outputs = {output.name for output in self._session.get_outputs()}
-        if outputs != set(self.spec.tasks):
-            raise ModelError(f"{path} has the outputs {sorted(outputs)} but describes {sorted(self.spec.tasks)}")
-        self._input = self._session.get_inputs()[0].name
+        graph = [*self._session.get_inputs(), *self._session.get_outputs()]
+        found, described = {value.name: value.shape[1:] for value in graph}, _shapes(self.spec)
+        if found != described:
+            raise ModelError(f"{path} is not the network that it describes: it has {found}, expected {described}")
 
     def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict(zip(tasks, self._session.run(list(tasks), {self._input: crops}), strict=True))
+        return dict(zip(tasks, self._session.run(list(tasks), {INPUT: crops}), strict=True))
+
+
+def _shapes(spec: ModelSpec) -> dict[str, list[int]]:
+    """What an ONNX file of this description takes and gives, without the batch."""
+    shapes = {task: [len(labels)] for task, labels in spec.attributes.items() if task in spec.tasks}
+    if "landmarks" in spec.tasks:
+        shapes["landmarks"] = [len(SCHEMAS[spec.schema]), 2]
+    return {INPUT: [spec.channels, spec.input_size, spec.input_size], **shapes}

@@ -151,9 +151,7 @@ def _video_frames(capture: cv2.VideoCapture, name: str, count: int | None) -> Ge
 def _open_camera(index: int) -> Source:
     capture = cv2.VideoCapture(index)
     if not capture.isOpened():
-        raise SourceError(
-            f"camera {index} cannot be opened: it is not there, in use by another program, or not allowed"
-        )
+        raise SourceError(f"camera {index} cannot be opened: it is not there, in use, or not allowed")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # show what is, not what was
     name = f"camera{index}"
     return Source("camera", name, _camera_frames(capture, name), None, _fps(capture), _size(capture))

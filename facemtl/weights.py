@@ -79,6 +79,8 @@ class ModelSpec:
         missing = set(self.tasks) - {"landmarks"} - set(self.attributes)
         if missing:
             raise ValueError(f"no class names for {sorted(missing)}")
+        if not self.tasks:
+            raise ValueError("no tasks")
         if self.channels not in (1, 3) or self.input_size < 1 or not self.crop_scale > 0 or self.passes < 1:
             raise ValueError("channels must be 1 or 3; input_size, crop_scale and passes positive")
 
@@ -136,8 +138,8 @@ def find_model(model: str | Path, suffix: str = ".onnx") -> Path:
     path = folder / f"model{suffix}"
     if not path.is_file():
         raise ModelError(f"{folder} holds no model{suffix}")
-    expected = load_card(folder).get("sha256", {}).get(path.name)
-    if expected != sha256(path):
+    hashes = load_card(folder).get("sha256")
+    if not isinstance(hashes, dict) or hashes.get(path.name) != sha256(path):
         raise ModelError(f"{path} is damaged: its sha256 is not the one of its card; install it again")
     return path
 

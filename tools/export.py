@@ -24,7 +24,7 @@ def main() -> int:
     try:
         for task, difference in export_onnx(args.model, target).items():
             print(f"{task}: largest difference to torch {difference:.2g}")
-    except FaceMTLError as error:
+    except (FaceMTLError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(target)

@@ -41,7 +41,10 @@ def main() -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130
-    except FaceMTLError as error:
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return 130
+    except (FaceMTLError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

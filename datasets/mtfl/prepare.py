@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -37,19 +37,21 @@ def unpack(archive: Path, root: Path) -> None:
     if root.exists():
         raise DataError(f"{root} is already there: remove it first, or run with --check")
     if not zipfile.is_zipfile(archive):
-        raise DataError(f"{archive} is missing or not a zip file: expected the published MTFL.zip")
+        raise DataError(f"{archive} is missing, cut short, or not a zip file: expected the published MTFL.zip")
     root.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as bundle, tempfile.TemporaryDirectory(dir=root.parent) as beside:
-        if sum(item.file_size for item in bundle.infolist()) > MAX_UNPACKED:
-            raise DataError(f"{archive} unpacks to more than {MAX_UNPACKED >> 30} GiB: this is not the published file")
-        broken = bundle.testzip()
-        if broken is not None:
-            raise DataError(f"{archive} is damaged at {broken}: copy it again")
-        bundle.extractall(beside)
-        labels = sorted(Path(beside).rglob("training.txt"))
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
+        content = Path(beside) / "content"
+        try:
+            with zipfile.ZipFile(archive) as bundle:
+                if sum(item.file_size for item in bundle.infolist()) > MAX_UNPACKED:
+                    raise DataError(f"{archive} unpacks to over {MAX_UNPACKED >> 30} GiB: it is not the published file")
+                bundle.extractall(content)  # compares each file with its checksum
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise DataError(f"{archive} is damaged, copy it again: {error}") from None
+        labels = sorted(content.rglob("training.txt"))
         if len(labels) != 1:
             raise DataError(f"{archive} holds {len(labels)} files named training.txt, expected one")
-        shutil.move(labels[0].parent, root)
+        labels[0].parent.rename(root)
 
 
 def describe(root: Path) -> str:
@@ -122,17 +124,16 @@ def write_heldout(root: Path, path: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, help="the published MTFL.zip")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("archive", nargs="?", type=Path, help="the published MTFL.zip, to unpack and validate")
+    action.add_argument("--check", action="store_true", help="validate the unpacked set")
+    action.add_argument("--write-heldout", action="store_true", help="make the list of held-out rows anew")
     parser.add_argument("--root", type=Path, help="folder of the unpacked set; default $FACEMTL_DATA/MTFL")
-    parser.add_argument("--check", action="store_true", help="only validate the unpacked set")
-    parser.add_argument("--write-heldout", action="store_true", help="make the list of held-out rows anew")
     args = parser.parse_args()
     if args.root is None:
-        if "FACEMTL_DATA" not in os.environ:
+        if not os.environ.get("FACEMTL_DATA"):
             parser.error("set FACEMTL_DATA to the folder of the data sets, or pass --root")
         args.root = Path(os.environ["FACEMTL_DATA"]) / "MTFL"
-    if args.archive is None and not (args.check or args.write_heldout):
-        parser.error("name the published MTFL.zip, or pass --check")
     try:
         if args.archive is not None:
             unpack(args.archive, args.root)
@@ -140,7 +141,7 @@ def main() -> int:
         if args.write_heldout:
             target = Path(__file__).parents[2] / "facemtl" / "data" / HELDOUT_ROWS
             print(f"wrote {write_heldout(args.root, target)} held-out rows to {target.name}")
-    except FaceMTLError as error:
+    except (FaceMTLError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

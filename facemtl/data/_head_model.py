@@ -90,11 +90,12 @@ def draw_head(rng: np.random.Generator, *, male: bool, smiling: bool, glasses: b
     ``male`` is a class signal for tests (longer hair, redder lips or a beard are likelier in one class than in the
     other); it says nothing about people.
     """
-    wide, long, chance = rng.normal(1, 0.03), rng.normal(1, 0.035), rng.random(6)
+    wide, long, chance = rng.normal(1, 0.03), rng.normal(1, 0.035), rng.random(5)
     tone, shade = rng.random(), rng.random()
     skin = _mix(_SKINS, tone) * rng.uniform(0.95, 1.05, 3)
     hair = _mix(_HAIRS, shade * (0.2 + 0.8 * (1 - tone))) * rng.uniform(0.93, 1.07, 3)
     red = rng.uniform(0.1, 0.3) + (0.0 if male else 0.3 * chance[0])
+    beard = rng.uniform(0.3, 1.0)
     return Head(
         male=male,
         smiling=smiling,
@@ -119,7 +120,7 @@ def draw_head(rng: np.random.Generator, *, male: bool, smiling: bool, glasses: b
         bald=bool(male and chance[3] < 0.1),
         hair_volume=rng.uniform(3, 12) + (0.0 if male else 4.0),
         hairline=rng.uniform(-12, 10),
-        beard=float(rng.uniform(0.3, 1.0) if male and chance[4] < 0.45 else 0.0),
+        beard=beard if male and chance[4] < 0.45 else 0.0,
         lens=(rng.uniform(22, 27), rng.uniform(15, 22), rng.uniform(2, 5)),
         rim=rng.uniform(0.9, 2.2),
         skin=skin,

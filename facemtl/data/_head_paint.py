@@ -86,7 +86,7 @@ def paint_head(
         (H, W, 4) float32: blue, green, red, each times the coverage, and the coverage 0..1.
     """
     canvas = _trace(head, turn, body, x.astype(np.float32), y.astype(np.float32))
-    _paint_hair(canvas, head)
+    _paint_hair(canvas)
     _paint_skin(canvas, head)
     if head.beard:
         _paint_beard(canvas, head)
@@ -145,12 +145,12 @@ def _bump(x: np.ndarray, y: np.ndarray, radius_x: float, radius_y: float) -> np.
     return np.exp(-0.5 * (np.square(x / radius_x) + np.square(y / radius_y)))
 
 
-def _paint_hair(canvas: Canvas, head: Head) -> None:
+def _paint_hair(canvas: Canvas) -> None:
     """Strands: light and dark along the direction in which the hair falls."""
     window = canvas.around(190, (0, 20, 0))
     x, y, z = canvas.local(window)
     angle = 0.33 * x + 0.45 * z + 0.03 * y
-    wave = 1 + 0.09 * (np.sin(angle + head.jaw) + np.sin(2.7 * angle + 0.06 * y))
+    wave = 1 + 0.09 * (np.sin(angle) + np.sin(2.7 * angle + 0.06 * y))
     canvas.colour[:3, *window] *= np.where(canvas.material[window] == HAIR, wave, 1)
 
 
@@ -216,14 +216,14 @@ def _paint_mouth(canvas: Canvas, head: Head) -> None:
     lower = upper + head.gap * bow
     cupid = 1 - 0.25 * np.exp(-np.square(u / 0.12))
     ends = (np.abs(u) - 1) * corner_x
-    top = upper - 0.75 * head.lip * np.power(bow, 0.8) * cupid
-    bottom = lower + 1.05 * head.lip * np.power(bow, 0.7)
+    top = upper - 0.6 - 0.75 * head.lip * np.power(bow, 0.8) * cupid
+    bottom = lower + 0.6 + 1.05 * head.lip * np.power(bow, 0.7)
     canvas.blend(window, face * 0.9 * _cover(np.maximum.reduce([top - y, y - bottom, ends])), head.lips)
-    hollow = face * _cover(np.maximum.reduce([upper - 0.5 - y, y - lower - 0.5, ends + 0.5]))
+    hollow = face * _cover(np.maximum.reduce([upper - 0.5 - y, y - lower - 0.5, ends]))
     canvas.blend(window, hollow, head.lips * 0.25)
     if head.smiling and head.gap > 0:
         teeth = np.maximum.reduce([upper - y, y - upper - 0.75 * head.gap * bow, ends + 5])
-        canvas.blend(window, face * _cover(teeth), np.array([0.85, 0.90, 0.92]))
+        canvas.blend(window, face * _cover(teeth), (0.85, 0.90, 0.92))
     dimple = np.hypot(np.abs(x) - corner_x - 0.5, y - corner_y) - 1.2
     canvas.blend(window, face * 0.5 * _cover(dimple, 2), head.skin * 0.4)
 
@@ -234,13 +234,13 @@ def _shade(canvas: Canvas, light: Light) -> None:
     smooth = cv2.GaussianBlur(canvas.depth, (0, 0), max(2.2 / step, 0.5))
     slope_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3, scale=-0.125 / step)
     slope_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3, scale=-0.125 / step)
-    a, b, c = (float(v) for v in light.direction)
+    a, b, c = light.direction.tolist()
     lit = (a * slope_x + b * slope_y + c) / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
     side = 2 * int(12 / step) + 1
     hollow = cv2.blur(canvas.depth, (side, side)) - canvas.depth
     lit = np.maximum(lit, 0)
     open_sky = np.clip(1 - hollow / 45, 0.45, 1.05)
-    for plane, colour, ambient in zip(canvas.colour, light.colour.tolist(), light.ambient.tolist(), strict=False):
+    for plane, colour, ambient in zip(canvas.colour[:3], light.colour.tolist(), light.ambient.tolist(), strict=True):
         plane *= open_sky * (colour * lit + ambient)
 
 

@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from facemtl.data.sample import MISSING, FaceSample
-from facemtl.errors import DataError
-from facemtl.geometry import apply_affine, box_from_five, crop_matrix, invert_affine, warp_crop
+from facemtl.data.sample import MISSING, FaceSample, face_box
+from facemtl.errors import DataError, ImageError
+from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
 from facemtl.image import read_image
-from facemtl.landmarks import SCHEMAS
 
 PATCH_SCALE = 2.0  # side of a patch over the side of the face box
 FORMAT = 1  # raise it when patches are cut differently
@@ -57,16 +56,6 @@ class CropCache:
         return CropCache(self.patches[rows], self.points[rows], labels, self.schema)
 
 
-def face_box(sample: FaceSample) -> np.ndarray:
-    """(4,) the box around the sample's points, or the set's own box where points are missing."""
-    five = SCHEMAS[sample.schema].to_five(sample.points)
-    if np.isfinite(five).all():
-        return box_from_five(five)
-    if sample.box is None:
-        raise DataError(f"{sample.source}: neither points nor a box say where the face is")
-    return sample.box
-
-
 def build_cache(
     samples: Sequence[FaceSample], folder: str | Path, patch_size: int, channels: int, progress: bool = True
 ) -> CropCache:
@@ -99,7 +88,10 @@ def build_cache(
 def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, PATCH_SCALE, size, channels]).encode())
     for sample, matrix in zip(samples, matrices, strict=True):
-        stat = sample.image.stat()
+        try:
+            stat = sample.image.stat()
+        except OSError as error:
+            raise ImageError(f"{sample.image} cannot be read: {error.strerror}") from None
         digest.update(f"{sample.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode() + matrix.tobytes())
     return digest.hexdigest()[:16]
 

@@ -12,8 +12,10 @@ is in ``datasets/mtfl/README.md``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +26,10 @@ from facemtl.face import ATTRIBUTES
 SPLITS = ("train", "heldout", "test")
 LABEL_ORDER = ("gender", "smile", "glasses", "pose")
 FIELDS = 1 + 10 + len(LABEL_ORDER)
+TRAINING_ROWS = 10_000
 HELDOUT_ROWS = "mtfl_heldout.txt"
+
+Row = TypeVar("Row")
 
 
 def read_mtfl(root: str | Path, split: str) -> list[FaceSample]:
@@ -45,10 +50,10 @@ def read_mtfl(root: str | Path, split: str) -> list[FaceSample]:
         return _read_rows(root, "testing.txt", _read_boxes(root / "testing_boxes.txt"))
     samples = _read_rows(root, "training.txt", {})
     heldout = heldout_rows()
-    if heldout and max(heldout) > len(samples):
+    if len(samples) != TRAINING_ROWS:  # the held-out list would name other faces
         raise DataError(
-            f"{root / 'training.txt'} has {len(samples)} rows, but the held-out list names row {max(heldout)}: "
-            "this is not the published file of 10,000 rows; read it with read_mtfl_file"
+            f"{root / 'training.txt'} has {len(samples)} rows: this is not the published file of {TRAINING_ROWS:,}, "
+            "for which the held-out rows are chosen; read it with read_mtfl_file"
         )
     return [s for row, s in enumerate(samples, start=1) if (row in heldout) == (split == "heldout")]
 
@@ -75,19 +80,25 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read as text: {error}") from None
 
 
-def _read_rows(root: Path, name: str, boxes: dict[str, np.ndarray]) -> list[FaceSample]:
-    samples: list[FaceSample] = []
+def _parse_lines(path: Path, parse: Callable[[str, int], Row]) -> list[Row]:
+    """``parse(line, number)`` of every line that is not blank; the bad ones are reported all at once."""
+    rows: list[Row] = []
     bad: list[str] = []
-    for number, line in enumerate(_lines(root / name), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
-            samples.append(_parse(root, line, f"{name}:{number}", boxes))
-        except ValueError as error:
-            bad.append(f"{root / name}:{number}: {error}")
+            rows.append(parse(line, number))
+        except (ValueError, OSError) as error:
+            bad.append(f"{path}:{number}: {error}")
     if bad:
         shown = "\n".join(bad[:20]) + (f"\n... and {len(bad) - 20} more" if len(bad) > 20 else "")
-        raise DataError(f"{len(bad)} bad rows in {root / name}:\n{shown}")
+        raise DataError(f"{len(bad)} bad rows in {path}:\n{shown}")
+    return rows
+
+
+def _read_rows(root: Path, name: str, boxes: dict[str, np.ndarray]) -> list[FaceSample]:
+    samples = _parse_lines(root / name, lambda line, number: _parse(root, line, f"{name}:{number}", boxes))
     if not samples:
         raise DataError(f"{root / name} holds no rows")
     return samples
@@ -98,7 +109,7 @@ def _parse(root: Path, line: str, source: str, boxes: dict[str, np.ndarray]) -> 
     if len(fields) != FIELDS:
         raise ValueError(f"expected {FIELDS} fields (path, 5 x, 5 y, 4 codes), found {len(fields)}")
     path = PureWindowsPath(fields[0])  # reads both separators
-    if path.is_absolute() or ".." in path.parts:
+    if path.anchor or ".." in path.parts:  # an anchor is a drive or a leading separator
         raise ValueError(f"the path {fields[0]!r} leaves the data set's folder")
     image = root.joinpath(*path.parts)
     if not image.is_file():
@@ -124,18 +135,19 @@ def _parse(root: Path, line: str, source: str, boxes: dict[str, np.ndarray]) -> 
 
 
 def _read_boxes(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        return {}
+    """Image -> its box; nothing where there is no such file."""
     boxes: dict[str, np.ndarray] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            box = np.array([float(v) for v in fields[1:]], dtype=np.float32)
-        except ValueError:
-            box = np.zeros(0, dtype=np.float32)
+
+    def parse(line: str, _: int) -> None:
+        name, *numbers = line.split()
+        box = np.array([float(v) for v in numbers], dtype=np.float32)
         if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
-            raise DataError(f"{path}:{number}: expected `path x1 y1 x2 y2` with x2 > x1 and y2 > y1, found {line!r}")
-        boxes[PureWindowsPath(fields[0]).as_posix()] = box
+            raise ValueError(f"expected `path x1 y1 x2 y2` with x2 > x1 and y2 > y1, found {line!r}")
+        image = PureWindowsPath(name).as_posix()
+        if image in boxes:
+            raise ValueError(f"a second box for {image}")
+        boxes[image] = box
+
+    if path.is_file():
+        _parse_lines(path, parse)
     return boxes

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from facemtl.errors import BoxError, DataError
+from facemtl.geometry import box_from_five
+from facemtl.landmarks import SCHEMAS
+
 MISSING = -1  # class index of a label that the data set does not give
 
 
@@ -32,3 +36,21 @@ class FaceSample:
     box: np.ndarray | None = None
     source: str = ""
     group: str = ""
+
+
+def face_box(sample: FaceSample) -> np.ndarray:
+    """(4,) float64 the face box of the sample's points, or the set's own box where points are missing.
+
+    Raises:
+        DataError: a sample with neither, or with all its points in one place; names its row.
+    """
+    row = sample.source or sample.image
+    five = SCHEMAS[sample.schema].to_five(sample.points)
+    if np.isfinite(five).all():
+        try:
+            return box_from_five(five)
+        except BoxError as error:
+            raise DataError(f"{row}: {error}") from None
+    if sample.box is None:
+        raise DataError(f"{row}: neither points nor a box say where the face is")
+    return sample.box.astype(np.float64)

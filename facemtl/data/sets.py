@@ -6,13 +6,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from facemtl.data.mtfl import read_mtfl
+from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.sample import FaceSample
 from facemtl.errors import DataError
+
+# The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
+LAYOUT_FILES = {"train": "training.txt", "heldout": "heldout.txt", "test": "testing.txt"}
 
 # name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and test)
 DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mtfl": ("MTFL", read_mtfl),
+    "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
 
 
@@ -26,7 +30,7 @@ def data_root(name: str, root: str | Path | None = None) -> Path:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATA_SETS)}")
     if root is not None:
         return Path(root)
-    if "FACEMTL_DATA" not in os.environ:
+    if not os.environ.get("FACEMTL_DATA"):
         raise DataError(f"set FACEMTL_DATA to the folder that holds {DATA_SETS[name][0]}/, or pass --data-root")
     return Path(os.environ["FACEMTL_DATA"]) / DATA_SETS[name][0]
 

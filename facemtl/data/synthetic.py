@@ -12,7 +12,6 @@ at about 16 and 33 degrees of this head.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ import cv2
 import numpy as np
 
 from facemtl.data._head_model import draw_head, five_points, rotation, to_camera
-from facemtl.data._head_paint import Light, paint_head
+from facemtl.data._head_paint import paint_head
+from facemtl.data._head_scene import draw_background, draw_light, expose, put_patch
 from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
@@ -35,7 +35,7 @@ MIN_SIZE = 32  # pixels
 
 _LABELS = {name: ATTRIBUTES[name] for name in ("glasses", "smile", "gender")} | {"lenses": ("clear", "dark")}
 _BOX_MM = 121.0  # side of the face box of an average frontal head
-_SUPERSAMPLING = 2
+_SUPERSAMPLING = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,7 @@ def render_face(
     gender: str | None = None,
     occlusion: float | None = None,
 ) -> SyntheticFace:
-    """The face of a seed. What is left None follows from the seed, and fixing one thing keeps all the rest.
+    """The face of a seed. What is left None follows from the seed; fixing one thing leaves the other draws as they are.
 
     Args:
         seed: not negative.
@@ -113,9 +113,9 @@ def render_face(
 
     image, points = _picture_head(scene, size, streams[1], streams[2])
     box = box_from_five(points)
-    _put_patch(image, box, scene.occlusion, streams[3])
+    put_patch(image, box, scene.occlusion, streams[3])
     return SyntheticFace(
-        image=_expose(image, streams[4]),
+        image=expose(image, streams[4]),
         points=points.astype(np.float32),
         labels={
             "glasses": ATTRIBUTES["glasses"].index(scene.glasses),
@@ -153,12 +153,14 @@ def write_dataset(folder: str | Path, count: int, seed: int, size: int = 200) ->
     return samples
 
 
-def write_mtfl_layout(folder: str | Path, train: int, test: int, seed: int, size: int = 200) -> None:
+def write_mtfl_layout(
+    folder: str | Path, train: int, test: int, seed: int, size: int = 200
+) -> tuple[list[FaceSample], list[FaceSample]]:
     """Write a data set in the layout of MTFL, for :func:`facemtl.data.mtfl.read_mtfl_file` and everything built on it.
 
     ``training.txt`` (pictures in ``train/``) and ``testing.txt`` (in ``test/``) hold ``path x1..x5 y1..y5 gender smile
     glasses pose`` with 1-based coordinates and codes that count from 1; ``testing_boxes.txt`` holds ``path x1 y1 x2
-    y2`` in index coordinates.
+    y2`` in index coordinates. Returns the training and the testing faces.
     """
     folder = Path(folder)
     train_seed, test_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
@@ -167,6 +169,7 @@ def write_mtfl_layout(folder: str | Path, train: int, test: int, seed: int, size
     _write_lines(folder / "training.txt", [_mtfl_line(folder, sample) for sample in training])
     _write_lines(folder / "testing_boxes.txt", [_line(folder, sample, sample.box) for sample in testing])
     _write_lines(folder / "testing.txt", [_mtfl_line(folder, sample) for sample in testing])
+    return training, testing
 
 
 def _mtfl_line(folder: Path, sample: FaceSample) -> str:
@@ -181,7 +184,7 @@ def _line(folder: Path, sample: FaceSample, numbers: np.ndarray) -> str:
 def _write_lines(path: Path, lines: list[str]) -> None:
     beside = path.with_name(f"{path.name}.partial")
     beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _checked(fixed: dict[str, float | str]) -> dict[str, float | str]:
@@ -199,7 +202,7 @@ def _checked(fixed: dict[str, float | str]) -> dict[str, float | str]:
 
 def _draw_scene(rng: np.random.Generator) -> _Scene:
     """One face in three looks anywhere, the others roughly into the camera; one in four is partly covered."""
-    anywhere = rng.uniform(-1, 1, 3) * (70, 25, 35)
+    anywhere = rng.uniform(-1, 1, 3) * (60, 25, 35)
     ahead = np.clip(rng.normal(0, 1, 3), -3, 3) * (8, 6, 7)
     yaw, pitch, roll = (anywhere if rng.random() < 1 / 3 else ahead).tolist()
     chance, share = rng.random(5), rng.uniform(0.03, 0.2)
@@ -218,7 +221,7 @@ def _draw_scene(rng: np.random.Generator) -> _Scene:
 def _picture_head(
     scene: _Scene, size: int, person: np.random.Generator, backdrop: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The head before its background, (size, size, 3) float32 0..1, and its points (5, 2) float64."""
+    """The head in front of its background, (size, size, 3) float32 0..1, and its points (5, 2) float64."""
     head = draw_head(
         person,
         male=scene.gender == "male",
@@ -232,64 +235,10 @@ def _picture_head(
     flat = to_camera(turn, surface)[:, :2]
     pixels = size / _BOX_MM * backdrop.uniform(0.38, 0.58)  # per mm
     shift = (0.5 + backdrop.uniform(-0.07, 0.07, 2)) * size - 0.5 - pixels * flat.mean(axis=0)
-    fine = (np.arange(_SUPERSAMPLING * size) + 0.5) / _SUPERSAMPLING - 0.5
+    side = round(_SUPERSAMPLING * size)
+    fine = (np.arange(side) + 0.5) * size / side - 0.5  # index coordinates of the finer pixels
     x, y = ((fine - offset) / pixels for offset in shift.tolist())
     painted = cv2.resize(
-        paint_head(head, surface, turn, body, x, y, _draw_light(backdrop)), (size, size), interpolation=cv2.INTER_AREA
+        paint_head(head, surface, turn, body, x, y, draw_light(backdrop)), (size, size), interpolation=cv2.INTER_AREA
     )
-    return painted[..., :3] + (1 - painted[..., 3:]) * _draw_background(backdrop, size), pixels * flat + shift
-
-
-def _draw_light(rng: np.random.Generator) -> Light:
-    direction = np.array([rng.normal(0, 0.6), rng.normal(-0.4, 0.3), 1.0])
-    tint = rng.normal(1, 0.06, (2, 3))
-    return Light(
-        direction / np.linalg.norm(direction), rng.uniform(0.5, 0.85) * tint[0], rng.uniform(0.25, 0.5) * tint[1]
-    )
-
-
-def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Clouds of colour, a few shapes, and fine texture or none: (size, size, 3) float32 0..1."""
-    side = int(rng.integers(2, 8))
-    image = rng.uniform(0, 1, 3) + rng.uniform(0.03, 0.25) * rng.standard_normal((side, side, 3))
-    image = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    for _ in range(rng.integers(0, 6)):
-        corners = rng.uniform(-0.2, 1.2, (int(rng.integers(3, 6)), 2)) * size
-        colour = rng.uniform(0, 1, 3).tolist()
-        cv2.fillConvexPoly(image, cv2.convexHull(corners.astype(np.int32)), colour)
-    if rng.random() < 0.6:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.005, 0.04) * size)
-    grain = rng.standard_normal((size // 2, size // 2)).astype(np.float32) * rng.uniform(0, 0.06)
-    return np.clip(image + cv2.resize(grain, (size, size))[..., None], 0, 1)
-
-
-def _put_patch(image: np.ndarray, box: np.ndarray, share: float, rng: np.random.Generator) -> None:
-    """Cover part of the face with a turned patch, between a rectangle and an ellipse, of ``share`` of the box's area."""
-    angles = np.linspace(0, 2 * math.pi, 48, endpoint=False)
-    power, stretch, turn = rng.uniform(0.4, 1.0), math.exp(rng.uniform(-0.7, 0.7)), rng.uniform(0, math.pi)
-    circle = np.column_stack([np.cos(angles), np.sin(angles)])
-    outline = np.sign(circle) * np.abs(circle) ** power * (stretch, 1 / stretch)
-    cos, sin = math.cos(turn), math.sin(turn)
-    side = float(box[2] - box[0])
-    outline *= side * math.sqrt(share / cv2.contourArea(outline.astype(np.float32)))
-    place = (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * side
-    outline = outline @ np.array([[cos, sin], [-sin, cos]]) + place
-    colours = rng.uniform(0, 1, 3) + rng.uniform(0, 0.2) * rng.standard_normal((6, 6, 3))
-    if share == 0:
-        return
-    mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, np.round(outline * 16).astype(np.int32), 255, cv2.LINE_AA, shift=4)
-    texture = cv2.resize(colours.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    image += (mask / np.float32(255))[..., None] * (texture - image)
-
-
-def _expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lens blur, contrast and brightness, now and then no colour, noise; to uint8."""
-    blur, contrast, level, grey, noise = rng.uniform((0, 0.8, -0.08, 0, 1), (1, 1.15, 0.08, 1, 9))
-    if blur > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), float(blur) * image.shape[0] / 200)
-    if grey < 0.05:
-        image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    image = (image - 0.5) * (255 * float(contrast)) + 255 * (0.5 + float(level))
-    image += float(noise) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return painted[..., :3] + (1 - painted[..., 3:]) * draw_background(backdrop, size), pixels * flat + shift

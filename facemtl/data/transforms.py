@@ -87,7 +87,7 @@ class Augmentation:
         crop_scale: side of the crop over the side of the face box.
         refined: share of crops that are jittered as a second pass sees them.
         mirror: share of mirrored crops.
-        pixels: whether to disturb pixels too.
+        pixels: share of crops whose pixels are disturbed too (:func:`pixel_transform`).
     """
 
     def __init__(
@@ -97,13 +97,14 @@ class Augmentation:
         crop_scale: float,
         refined: float = 0.5,
         mirror: float = 0.5,
-        pixels: bool = True,
+        pixels: float = 0.5,
     ) -> None:
         self.size = size
         self.crop_scale = crop_scale
         self.refined = refined
         self.mirror = mirror
-        self.pixels = pixel_transform(channels) if pixels else None
+        self.pixels = pixels
+        self._disturb = pixel_transform(channels)
 
     def __call__(
         self, cache: CropCache, rows: np.ndarray, seed: Sequence[int]
@@ -115,8 +116,7 @@ class Augmentation:
             task -> int64 (N,), -1 where missing.
         """
         rng = np.random.default_rng(seed)
-        if self.pixels is not None:
-            self.pixels.set_random_seed(int(rng.integers(2**31)))
+        self._disturb.set_random_seed(int(rng.integers(2**31)))
         schema = SCHEMAS[cache.schema]
         images, points, labels = [], [], []
         for row in rows:
@@ -124,7 +124,7 @@ class Augmentation:
             mirrored = bool(rng.random() < self.mirror)
             matrix = self._sample(rng, cache.box, schema.to_five(truth), mirrored)
             image = warp_crop(cache.patches[row], matrix, self.size)
-            images.append(image if self.pixels is None else self.pixels(image=image)["image"])
+            images.append(self._disturb(image=image)["image"] if rng.random() < self.pixels else image)
             moved = apply_affine(invert_affine(matrix), truth)
             points.append(moved[list(schema.flip_order)] if mirrored else moved)
             label = {task: int(values[row]) for task, values in cache.labels.items()}

@@ -9,19 +9,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from facemtl.errors import ModelError
+from facemtl.errors import ModelError, OutputError
 from facemtl.models.face_model import FaceModel
 from facemtl.models.factory import create_model
 from facemtl.weights import METADATA_KEY, ModelSpec
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: str) -> None:
-    """Write beside and rename: whoever reads ``path`` finds the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write beside and rename: whoever reads ``path`` finds the old file or the new one, whole.
+
+    Raises:
+        OutputError: it cannot be written there, or the disk is full; what was there before still is.
+    """
     beside = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {METADATA_KEY: metadata})
         beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {error}") from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -53,6 +59,9 @@ def load_model(path: Path) -> tuple[FaceModel, ModelSpec]:
     tensors, text = read_tensors(path)
     spec = ModelSpec.from_json(text, path)
     model = model_from_spec(spec)
+    built, described = (model.backbone.input_size, model.backbone.channels), (spec.input_size, spec.channels)
+    if built != described:
+        raise ModelError(f"{path} describes crops of (size, channels) {described}, but {spec.backbone} takes {built}")
     load_parameters(model, tensors, path)
     return model.eval(), spec
 
@@ -63,10 +72,16 @@ def load_parameters(model: FaceModel, tensors: Mapping[str, Tensor], source: str
     Raises:
         ModelError: they are those of another model.
     """
-    try:
-        model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise ModelError(f"{source} holds the parameters of another model: {error}") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differ = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    if differ:
+        name = differ[0]
+        raise ModelError(
+            f"{source} holds the parameters of another model: {len(differ)} differ, such as {name!r} of shape "
+            f"{found.get(name, 'none')}, expected {expected.get(name, 'none')}"
+        )
+    model.load_state_dict(dict(tensors))
 
 
 def model_from_spec(spec: ModelSpec) -> FaceModel:

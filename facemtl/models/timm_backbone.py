@@ -34,7 +34,7 @@ class TimmBackbone(nn.Module):
                 self.body = timm.create_model(name, **options)
             self.features = self._count_features(input_size)
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise ModelError(f"timm/{name} does not work on {input_size} x {input_size} crops: {error}") from error
+            raise ModelError(f"timm/{name} cannot be built for {input_size} x {input_size} crops: {error}") from error
         self.input_size = input_size
         self.channels = 3
 

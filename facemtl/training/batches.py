@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import cv2
@@ -58,8 +59,9 @@ class StepDataset(Dataset):
         return Batch.of(*self.augmentation(self.cache, rows, seed=(self.seed, step)))
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides when to stop
 
 
 def batch_loader(dataset: StepDataset, first: int, last: int, workers: int) -> DataLoader:
@@ -69,6 +71,6 @@ def batch_loader(dataset: StepDataset, first: int, last: int, workers: int) -> D
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=8 if workers else None,
     )

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -38,8 +37,7 @@ def save_checkpoint(
 ) -> None:
     """Write beside, then rename."""
     state = optimiser.state_dict()
-    tensors: dict[str, Tensor] = {"torch_rng": torch.get_rng_state()}
-    tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for index, values in state["state"].items():
         # SGD's first step leaves a momentum of None behind where a parameter had no gradient.
@@ -62,10 +60,11 @@ def load_checkpoint(
         values = dict(saved["progress"])
         stopper = values.pop("stopper")
         progress = Progress(**values, stopper=None if stopper is None else TaskStopper(**stopper))
+        trained_with = dict(saved["recipe"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a checkpoint of this version: {error}") from None
     # Workers change how fast batches come, not what is in them.
-    differ = [k for k in recipe if k != "workers" and saved["recipe"].get(k) != recipe[k]]
+    differ = [k for k in recipe if k != "workers" and trained_with.get(k) != recipe[k]]
     if differ:
         raise ConfigError(f"{path} was trained with other values of {', '.join(differ)}; use another --out")
     load_parameters(model, _under(tensors, "model."), path)
@@ -75,7 +74,6 @@ def load_checkpoint(
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["torch_rng"])
     return progress
 
 

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -71,11 +72,15 @@ class TrainingData:
         progress: bool = True,
     ) -> TrainingData:
         """The same from samples, of which the recipe may use a share and shuffle labels."""
-        if train[0].schema != recipe.schema:
-            raise ConfigError(f"the data has {train[0].schema!r} points, the recipe asks for {recipe.schema!r}")
-        missing = set(recipe.tasks) - {"landmarks"} - set(train[0].labels)
-        if missing:
-            raise ConfigError(f"the data has no labels for {sorted(missing)}: leave them out of tasks")
+        for part, samples in (("training", train), ("held-out", heldout)):
+            if not samples:
+                raise DataError(f"there are no {part} faces")
+            first = samples[0]
+            if first.schema != recipe.schema:
+                raise ConfigError(f"the {part} data has {first.schema!r} points, the recipe asks for {recipe.schema!r}")
+            missing = set(recipe.tasks) - {"landmarks"} - set(first.labels)
+            if missing:
+                raise ConfigError(f"the {part} data has no labels for {sorted(missing)}: leave them out of tasks")
         patches = build_cache(train, cache, recipe.patch_size, channels, progress)
         rng = np.random.default_rng(0)  # the same rows for every seed, so that seeds differ by training alone
         rows = np.sort(rng.permutation(len(patches))[: max(1, round(recipe.fraction * len(patches)))])
@@ -115,14 +120,16 @@ def train(
 
     Raises:
         Interrupted: stopped before the end; nothing is lost.
-        ConfigError: ``out`` holds a run of another recipe.
+        ConfigError: ``out`` holds a run of another recipe, or the training diverges.
+        ModelError: the checkpoint in ``out`` is damaged.
+        OutputError: ``out`` cannot be written.
         DeviceError: as :func:`facemtl.models.session.resolve_device`.
     """
     where = resolve_device(device)
     torch.set_num_threads(recipe.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(recipe.seed)
-    run = _Run(recipe, data, out, where)
+    run = Run(recipe, data, out, where)
     if (out / CHECKPOINT).is_file():
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), run.model, run.average, run.optimiser)
     if run.progress.step < run.steps:
@@ -132,8 +139,8 @@ def train(
     return out / MODEL
 
 
-class _Run:
-    """The moving parts of one training."""
+class Run:
+    """The moving parts of one training; :func:`train` is the way in."""
 
     def __init__(self, recipe: Recipe, data: TrainingData, out: Path, device: torch.device) -> None:
         self.recipe, self.data, self.out, self.device = recipe, data, out, device
@@ -157,13 +164,14 @@ class _Run:
 
     def loop(self, show: bool, max_steps: int | None) -> None:
         state, per_epoch = self.progress, self.dataset.steps_per_epoch
-        loader = batch_loader(self.dataset, state.step, self.steps, self.recipe.workers)
+        last = self.steps if max_steps is None else min(max_steps, self.steps)
+        loader = batch_loader(self.dataset, state.step, last, self.recipe.workers)
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(state.history) + 1)
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
         with _interrupt_flag() as interrupted, bar, writer:
             for batch in loader:
-                self._step(batch.to(self.device))
+                self.step(batch.to(self.device))
                 bar.update()
                 if state.step % per_epoch == 0:
                     seconds, done = time.perf_counter() - started, state.step - since
@@ -173,22 +181,26 @@ class _Run:
                     bar.set_postfix_str(f"held-out NME {row['heldout/nme']:.2f} %" if "heldout/nme" in row else "")
                     self.save()
                     started, since = time.perf_counter(), state.step
-                if state.step < self.steps and (interrupted() or (max_steps is not None and state.step >= max_steps)):
-                    self.save()
-                    raise Interrupted(
-                        f"stopped at step {state.step} of {self.steps}; the same command continues from {self.out}"
-                    )
+                if interrupted():
+                    break
+        if state.step < self.steps:
+            self.save()
+            raise Interrupted(
+                f"stopped at step {state.step} of {self.steps}; the same command continues from {self.out}"
+            )
 
     def save(self) -> None:
         save_checkpoint(
             self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, self.model, self.average, self.optimiser
         )
 
-    def _step(self, batch: Batch) -> None:
+    def step(self, batch: Batch) -> None:
         recipe, state = self.recipe, self.progress
         warmup = round(recipe.warmup_epochs * self.dataset.steps_per_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
+        # Dropout too is a function of seed and step; torch's generator takes 32 bits.
+        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, state.step)).generate_state(1)[0]))
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.model(batch.images)
@@ -211,6 +223,11 @@ class _Run:
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
         errors = {name: self._look(batch) for name, batch in self.looked_at.items()}
+        lost = [task for task in self.recipe.tasks if not all(math.isfinite(errors[name][task]) for name in errors)]
+        if lost:
+            raise ConfigError(
+                f"step {state.step}: the loss of {', '.join(lost)} is not finite; lower learning_rate, use another --out"
+            )
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
         row |= {f"augmented/{task}": total / steps for task, total in state.sums.items()}
         row |= {f"{name}/{key}": value for name, figures in errors.items() for key, value in figures.items()}

@@ -14,6 +14,7 @@ from facemtl.training.predictions import Predictions
 
 RAW, CORRECTED = "#2f6db5", "#e0792f"
 INK, FAINT = "#333333", "#bbbbbb"
+MANY = 20  # points, above which marks and labels shrink
 
 
 def error_curve(errors: Mapping[str, np.ndarray]) -> Figure:
@@ -34,16 +35,16 @@ def error_curve(errors: Mapping[str, np.ndarray]) -> Figure:
 def point_errors(schema: str, raw: Sequence[float | None], corrected: Sequence[float | None]) -> Figure:
     """Mean error of each point, percent of the inter-ocular distance, raw beside offset-corrected; None: no bar."""
     names = [name.replace("_", " ") for name in SCHEMAS[schema].names]
-    figure, axes = _figure(5.6, max(4.0, 0.24 * len(names)))
+    figure, axes = _figure(5.6, max(4.0, 0.16 * len(names)))
     places = np.arange(len(names))
     bars = (("raw", raw, -0.2, RAW), ("offset-corrected", corrected, 0.2, CORRECTED))
     for label, errors, shift, color in bars:
         values = np.array(errors, dtype=float)  # None becomes NaN
         axes.barh(places + shift, values, height=0.38, color=color, label=label)
-        if len(names) <= 20:
+        if len(names) <= MANY:
             for place, value in zip(places[np.isfinite(values)], values[np.isfinite(values)], strict=True):
                 axes.text(value, place + shift, f" {value:.2f}", va="center", fontsize=8, color=INK)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, names, fontsize=8 if len(names) <= MANY else 6)
     axes.set_xlabel("mean error, % of the inter-ocular distance")
     axes.margins(x=0.12)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -58,16 +59,15 @@ def residual_scatter(predictions: Predictions) -> Figure:
     middle = truth[:, list(eye_pair)].mean(axis=1, keepdims=True)
     shape = (truth - middle) @ np.array([1, 1j]) / eye_vectors(truth, eye_pair)[:, None]
     residuals = eye_residuals(predictions.points, truth, eye_pair)
+    centres = [_centre(column[np.isfinite(column)]) for column in shape.T]
     figure, axes = _figure(5.6, 4.6)
-    for i in range(shape.shape[1]):
-        column = residuals[:, i][np.isfinite(residuals[:, i])]
-        if column.size:
-            place = shape[:, i][np.isfinite(shape[:, i])]
-            centre = np.median(place.real) + 1j * np.median(place.imag)
-            _cloud(axes, centre, column, i)
+    for i, (centre, column) in enumerate(zip(centres, residuals.T, strict=True)):
+        if np.isfinite(column).any():
+            _cloud(axes, centre, column[np.isfinite(column)], f"C{i % 10}", 9 if len(centres) <= MANY else 4)
+    drawn = np.array([centre for centre in centres if np.isfinite(centre)])
     axes.set(
-        xlim=(-1.05, 1.05),
-        ylim=(1.55, -0.55) if predictions.schema == "mtfl5" else (1.9, -0.9),
+        xlim=(drawn.real.min() - 0.5, drawn.real.max() + 0.5),
+        ylim=(drawn.imag.max() + 0.5, drawn.imag.min() - 0.5),
         xlabel="along the eyes, inter-ocular distances",
         ylabel="down the face",
         aspect="equal",
@@ -116,14 +116,18 @@ def reliability_plots(predictions: Predictions, tasks: Sequence[str]) -> Figure:
     return figure
 
 
-def _cloud(axes: Axes, centre: complex, residuals: np.ndarray, index: int) -> None:
+def _centre(places: np.ndarray) -> complex:
+    """Median of complex places; NaN without any."""
+    return np.median(places.real) + 1j * np.median(places.imag) if places.size else np.nan
+
+
+def _cloud(axes: Axes, centre: complex, residuals: np.ndarray, color: str, cross: float) -> None:
     """Dots where the point fell, a cross at its true place, and a line from there to the mean."""
-    color = f"C{index % 10}"
     mean = centre + residuals.mean()
     axes.scatter((centre + residuals).real, (centre + residuals).imag, s=3, alpha=0.2, color=color, linewidths=0)
-    axes.plot(centre.real, centre.imag, "+", color="black", markersize=9)
+    axes.plot(centre.real, centre.imag, "+", color="black", markersize=cross)
     axes.plot((centre.real, mean.real), (centre.imag, mean.imag), "-", color="black", linewidth=1.2)
-    axes.plot(mean.real, mean.imag, "o", color="black", markersize=3)
+    axes.plot(mean.real, mean.imag, "o", color="black", markersize=cross / 3)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -33,6 +33,7 @@ from facemtl.landmarks import SCHEMAS
 if TYPE_CHECKING:
     from facemtl.predictor import Predictor
 
+TEXT_COLUMNS = ("schema", "image", "group")
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 # A detection that covers less of the true face box than this is a detection of something else.
 MIN_IOU = 0.3
@@ -266,8 +267,9 @@ def _reader(path: Path) -> Callable[[Path], pd.DataFrame]:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    # The converters keep a folder named "NA" or "" as text.
-    return pd.read_csv(path, converters=dict.fromkeys(("schema", "image", "group"), str))
+    # Only an empty field is missing: a folder may be named "NA".
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    return frame.fillna(dict.fromkeys(TEXT_COLUMNS, ""))
 
 
 def _from_frame(frame: pd.DataFrame, path: Path) -> Predictions:

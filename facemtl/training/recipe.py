@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -59,7 +60,7 @@ class Recipe:
     patch_size: int = 96
     refined: float = 0.5
     mirror: float = 0.5
-    pixels: bool = True
+    pixels: float = 0.5
     points_loss: str = "squared"
     weights: Mapping[str, float] = field(default_factory=dict)
     optimiser: str = "adamw"
@@ -82,10 +83,17 @@ class Recipe:
         """Raise ConfigError at the first value that cannot work, before anything starts."""
         known_tasks = ("landmarks", *ATTRIBUTES)
         checks = {
+            "name": (bool(self.name.strip()), "a name: it is also that of the run's folder"),
             "tasks": (bool(self.tasks) and set(self.tasks) <= set(known_tasks), f"some of {', '.join(known_tasks)}"),
             "shuffled_labels": (set(self.shuffled_labels) <= set(ATTRIBUTES), f"some of {', '.join(ATTRIBUTES)}"),
-            "weights": (set(self.weights) <= set(known_tasks), f"keys of {', '.join(known_tasks)}"),
-            "stop_importance": (set(self.stop_importance) <= set(ATTRIBUTES), f"keys of {', '.join(ATTRIBUTES)}"),
+            "weights": (
+                set(self.weights) <= set(known_tasks) and all(v >= 0 for v in self.weights.values()),
+                f"keys of {', '.join(known_tasks)}, values at least 0",
+            ),
+            "stop_importance": (
+                set(self.stop_importance) <= set(ATTRIBUTES) and all(v > 0 for v in self.stop_importance.values()),
+                f"keys of {', '.join(ATTRIBUTES)}, values over 0",
+            ),
             "schema": (self.schema in SCHEMAS, f"one of {', '.join(SCHEMAS)}"),
             "backbone": (
                 self.backbone in BACKBONES or self.backbone.startswith(TIMM_PREFIX),
@@ -97,12 +105,16 @@ class Recipe:
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
             "passes": (self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks), "1, or more with landmarks"),
             "stop_k": (self.stop_k >= 2, "at least 2"),
+            "early_stopping": (
+                not self.early_stopping or "landmarks" in self.tasks,
+                "false where landmarks, the main task, are not among the tasks",
+            ),
             **{
                 key: (getattr(self, key) > 0, "over 0")
                 for key in ("crop_scale", "patch_size", "learning_rate", "batch_size", "epochs", "threads")
             },
-            **{key: (getattr(self, key) >= 0, "at least 0") for key in ("weight_decay", "warmup_epochs", "workers")},
-            **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in ("refined", "mirror")},
+            **{key: (getattr(self, key) >= 0, "at least 0") for key in ("weight_decay", "warmup_epochs", "seed", "workers")},
+            **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in ("refined", "mirror", "pixels")},
         }
         for key, (fits, expected) in checks.items():
             if not fits:
@@ -145,9 +157,20 @@ def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     except (OSError, ValueError) as error:
         raise ConfigError(f"the recipe {path} cannot be read: {error}") from None
     values.setdefault("name", path.stem)
+    parse_settings(settings, values)
+    return recipe_from_dict(values)
+
+
+def parse_settings(settings: Sequence[str], values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Put ``key=value`` settings into ``values`` (a new dictionary if None) and return it.
+
+    Raises:
+        ConfigError: a setting without an equals sign, or one that goes inside a key that is no table.
+    """
+    values = {} if values is None else values
     for setting in settings:
         _apply(values, setting)
-    return recipe_from_dict(values)
+    return values
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
@@ -166,14 +189,37 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def _typed(key: str, annotation: str, value: Any) -> Any:
-    if annotation.startswith("tuple") and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+    """The value as the field of this annotation keeps it."""
+    if annotation == "str" and isinstance(value, str):
+        return value
+    if annotation == "bool" and isinstance(value, bool):
+        return value
+    if annotation == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if annotation == "float" and _is_number(value):
         return float(value)
-    expected = {"str": str, "bool": bool, "int": int, "float": float}.get(annotation, Mapping)
-    if isinstance(value, bool) != (expected is bool) or not isinstance(value, expected):
-        raise ConfigError(f"{key} = {value!r}: expected {annotation}")
-    return value
+    if annotation == "tuple[str, ...]" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if annotation == "Mapping[str, Any]" and isinstance(value, Mapping):
+        return dict(value)
+    if annotation == "Mapping[str, float]" and isinstance(value, Mapping) and all(map(_is_number, value.values())):
+        return {k: float(v) for k, v in value.items()}
+    raise ConfigError(f"{key} = {value!r}: expected {_IN_WORDS[annotation]}")
+
+
+_IN_WORDS = {
+    "str": "a string",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a finite number",
+    "tuple[str, ...]": "a list of strings",
+    "Mapping[str, Any]": "a table",
+    "Mapping[str, float]": "a table of finite numbers",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:

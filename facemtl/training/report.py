@@ -62,16 +62,17 @@ def summary_text(predictions: Predictions) -> str:
     lines: list[str] = []
     for name, block in blocks:
         lines += [*_block_lines(name, block), ""]
-    lines.append(f"{'NME %':<32}{'faces':>7}{'found %':>9}{'raw':>9}{'corrected':>11}{'failures %':>12}")
+    if results["slices"]:
+        lines.append(f"{'NME %':<37}{'faces':>7}{'found %':>9}{'raw':>9}{'corrected':>11}{'failures %':>12}")
     for slicing, parts in results["slices"].items():
         for part, block in parts.items():
             raw, corrected = block["landmarks"]["raw"], block["landmarks"]["corrected"]
             lines.append(
-                f"{f'{slicing}: {part}':<32}{block['faces']:>7}{_percent(block['found']):>9}"
+                f"{f'{slicing}: {part}':<37}{block['faces']:>7}{_percent(block['found']):>9}"
                 f"{_number(raw['nme_percent']):>9}{_number(corrected['nme_percent']):>11}"
                 f"{_number(raw['failure_percent'], 1):>12}"
             )
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _block_lines(name: str, block: dict[str, Any]) -> list[str]:

@@ -1,0 +1,178 @@
+"""Faces drawn on a picture: box, points, edges of the schema, and a caption that stays inside the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from facemtl.face import Attribute, Face, Pose
+from facemtl.landmarks import SCHEMAS
+
+# Blue, green, red. Every bright stroke lies on a wider dark one, so that it shows on light and dark pictures.
+BOX_COLOUR = (110, 220, 70)
+EDGE_COLOUR = (235, 225, 190)
+POINT_COLOUR = (40, 215, 255)
+TEXT_COLOUR = (255, 255, 255)
+DARK = (28, 22, 18)
+
+SMALLEST_CAPTIONED = 32  # pixels; the caption of a smaller face would hide its neighbours
+CAPTION_WORDS = {"left": "looks left", "right": "looks right"}  # labels that say too little on their own
+_SHIFT = 4  # cv2 takes coordinates with this many fractional bits
+_MIRRORED_POSE = {"left_profile": "right_profile", "left": "right", "right": "left", "right_profile": "left_profile"}
+
+
+def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    """Draw ``faces`` on a copy of ``image``.
+
+    Args:
+        image: (H, W, 3) uint8 BGR; it is left as it was.
+        faces: in the pixels of ``image``; they may reach past its border.
+
+    Returns:
+        (H, W, 3) uint8 BGR. Strokes and text grow with the face; faces under 32 pixels get no caption.
+    """
+    canvas = image.copy()
+    for face in faces:
+        _draw_shapes(canvas, face)
+    # Captions come last: no stroke of another face crosses a text.
+    taken = [face.box for face in faces]
+    for face in faces:
+        lines = caption(face)
+        if lines and _side(face) >= SMALLEST_CAPTIONED:
+            _draw_caption(canvas, face, lines, taken)
+    return canvas
+
+
+def caption(face: Face) -> list[str]:
+    """What is written beside a face, one line each: track, attributes with their confidence, head angles in degrees."""
+    lines = [] if face.track_id is None else [f"#{face.track_id}"]
+    for attribute in face.attributes.values():
+        words = CAPTION_WORDS.get(attribute.label, attribute.label.replace("_", " "))
+        lines.append(f"{words} {attribute.confidence:.0%}")
+    if face.pose is not None:
+        lines.append(f"yaw {face.pose.yaw:+.0f} pitch {face.pose.pitch:+.0f} roll {face.pose.roll:+.0f}")
+    return lines
+
+
+def draw_status(image: np.ndarray, text: str) -> np.ndarray:
+    """Write one line into the upper left corner of a copy of ``image`` (H, W, 3) uint8, if it fits."""
+    canvas = image.copy()
+    size = _panel_size([text], 12)
+    if size[0] <= image.shape[1] and size[1] <= image.shape[0]:
+        _draw_panel(canvas, [text], (0, 0), 12)
+    return canvas
+
+
+def mirror_face(face: Face, width: int) -> Face:
+    """The face as it stands in the mirrored picture of ``width`` pixels; to be shown, never to be stored.
+
+    Left and right swap in the points, the pose class and the signs of yaw and roll, so that all conventions of
+    :mod:`facemtl.face` hold for what the viewer sees.
+    """
+    flip = list(SCHEMAS[face.schema].flip_order) if len(face.landmarks) else []
+    x1, y1, x2, y2 = face.box
+    points = face.landmarks[flip] * np.float32([-1, 1]) + np.float32([width - 1, 0])
+    attributes = dict(face.attributes)
+    if "pose" in attributes:
+        attributes["pose"] = _mirror_pose(attributes["pose"])
+    return replace(
+        face,
+        box=np.float32([width - 1 - x2, y1, width - 1 - x1, y2]),
+        landmarks=points,
+        attributes=attributes,
+        landmark_sigma=None if face.landmark_sigma is None else face.landmark_sigma[flip],
+        pose=None if face.pose is None else Pose(-face.pose.yaw, face.pose.pitch, -face.pose.roll),
+    )
+
+
+def _mirror_pose(pose: Attribute) -> Attribute:
+    swapped = {_MIRRORED_POSE.get(name, name): share for name, share in pose.probabilities.items()}
+    return Attribute(_MIRRORED_POSE.get(pose.label, pose.label), pose.confidence, swapped)
+
+
+def _side(face: Face) -> float:
+    x1, y1, x2, y2 = (float(v) for v in face.box)
+    return (x2 - x1 + y2 - y1) / 2
+
+
+def _fixed(point: Sequence[float]) -> tuple[int, int]:
+    """Sub-pixel ``x y`` as the fixed-point integers that cv2 expects."""
+    return round(float(point[0]) * 2**_SHIFT), round(float(point[1]) * 2**_SHIFT)
+
+
+def _draw_shapes(canvas: np.ndarray, face: Face) -> None:
+    side = _side(face)
+    stroke = max(1, round(side / 160))
+    halo = stroke + 2 * max(1, round(side / 400))
+    schema = SCHEMAS[face.schema]
+    radius = max(1.0, side * (0.016 if len(schema) <= 10 else 0.009))
+    corners = _fixed(face.box[:2]), _fixed(face.box[2:])
+    points = [_fixed(point) for point in face.landmarks]
+
+    for colour, width in ((DARK, halo), (BOX_COLOUR, stroke)):
+        cv2.rectangle(canvas, *corners, colour, width, cv2.LINE_AA, _SHIFT)
+    for colour, width in ((DARK, halo), (EDGE_COLOUR, stroke)):
+        for i, j in schema.edges if points else ():
+            cv2.line(canvas, points[i], points[j], colour, width, cv2.LINE_AA, _SHIFT)
+    for colour, reach in ((DARK, radius + (halo - stroke) / 2), (POINT_COLOUR, radius)):
+        for point in points:
+            cv2.circle(canvas, point, round(reach * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _font(height: float) -> tuple[float, int]:
+    """Scale and stroke of the font for capitals of about ``height`` pixels."""
+    scale = height / 24
+    return scale, max(1, round(scale * 1.2))
+
+
+def _panel_size(lines: Sequence[str], height: float) -> tuple[int, int]:
+    """Width and height in pixels of a panel of text."""
+    scale, stroke = _font(height)
+    widths = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, scale, stroke)[0][0] for line in lines]
+    return round(max(widths) + height), round(height * (1.6 * len(lines) + 0.6))
+
+
+def _draw_panel(canvas: np.ndarray, lines: Sequence[str], corner: tuple[int, int], height: float) -> None:
+    """Text on a dark see-through panel whose upper left pixel is ``corner``."""
+    scale, stroke = _font(height)
+    x, y = corner
+    width, total = _panel_size(lines, height)
+    part = canvas[y : y + total, x : x + width]
+    part[:] = cv2.addWeighted(part, 0.3, np.full_like(part, DARK), 0.7, 0)
+    for i, line in enumerate(lines):
+        foot = (x + round(height / 2), y + round(height * (1.6 * i + 1.5)))
+        cv2.putText(canvas, line, foot, cv2.FONT_HERSHEY_SIMPLEX, scale, TEXT_COLOUR, stroke, cv2.LINE_AA)
+
+
+def _draw_caption(canvas: np.ndarray, face: Face, lines: Sequence[str], taken: list[np.ndarray]) -> None:
+    """Write ``lines`` where they hide least of what is ``taken`` (boxes ``x1 y1 x2 y2``), and add their panel to it."""
+    rows, columns = canvas.shape[:2]
+    height = max(9.0, min(0.07 * _side(face), 0.035 * min(rows, columns)))
+    width, total = _panel_size(lines, height)
+    if width > columns or total > rows:
+        return
+    x1, y1, x2, y2 = (float(v) for v in face.box)
+    gap = height / 2
+    places = [
+        (x1, y2 + gap),  # below
+        (x1, y1 - gap - total),  # above
+        (x2 + gap, y1),  # to the right
+        (x1 - gap - width, y1),  # to the left
+        (x1, y2 - total),  # inside, over the chin
+    ]
+    panels = []
+    for x, y in places:
+        left, top = round(min(max(x, 0), columns - width)), round(min(max(y, 0), rows - total))
+        panels.append(np.array([left, top, left + width, top + total]))
+    best = min(panels, key=lambda panel: _overlap(panel, np.array(taken)))
+    taken.append(best)
+    _draw_panel(canvas, lines, (int(best[0]), int(best[1])), height)
+
+
+def _overlap(panel: np.ndarray, boxes: np.ndarray) -> float:
+    """Pixels that ``panel`` (4,) shares with ``boxes`` (N, 4), summed."""
+    sides = np.minimum(panel[2:], boxes[:, 2:]) - np.maximum(panel[:2], boxes[:, :2])
+    return float(np.clip(sides, 0, None).prod(axis=1).sum())
