@@ -103,7 +103,7 @@ def _png(data: bytes) -> Header:
         (checksum,) = struct.unpack_from(">I", data, end)
         # A capital first letter marks a chunk that the picture needs.
         if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != checksum:
-            raise HeaderError(f"is damaged: the checksum of a PNG {kind.decode('ascii', 'replace')} chunk is wrong")
+            raise HeaderError("is damaged: a PNG chunk with a wrong checksum")
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : end])
         elif kind == b"IEND":
@@ -188,7 +188,9 @@ def _tiff(data: bytes) -> Header:
                 raise HeaderError("is cut short: a TIFF with rows missing")
     bits = int(tags[_BITS][0]) if _BITS in tags else 1
     if bits > 8 and _PHOTOMETRIC in tags and tags[_PHOTOMETRIC][0] == 0:
-        raise HeaderError("is a TIFF of over 8 bits that stores white as 0, which OpenCV inverts; save it as PNG")
+        raise HeaderError(
+            "is a TIFF of over 8 bits that stores white as 0, which OpenCV shows as a negative; save it as PNG"
+        )
     # libtiff hands out 8-bit colours multiplied by alpha, whatever the file holds; deeper ones come as they are.
     associated = _EXTRA_SAMPLES in tags and tags[_EXTRA_SAMPLES][0] == 1
     # OpenCV applies the orientation of a TIFF itself, with every flag.

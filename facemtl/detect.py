@@ -95,8 +95,7 @@ class MtcnnDetector:
         """See :meth:`Detector.detect`."""
         image, step = _shrink(image, self._max_side)
         octaves = _octaves(image)
-        boxes = self._propose(octaves)
-        boxes = self._refine(octaves, boxes)
+        boxes = self._refine(octaves, self._propose(octaves))
         points, scores = self._locate(octaves, boxes)
         return _detections(points, scores, step)
 
@@ -211,12 +210,10 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller: boo
 
 def _shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
     """The image with no side over ``max_side``, and how many of its pixels are one of the result (2,), x and y."""
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"a detector needs a uint8 array of shape (H, W, 3), blue green red; got {found}")
+    found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    if not (found.startswith("uint8") and image.ndim == 3 and image.shape[2] == 3 and image.size):
+        raise ImageError(f"a detector needs uint8 pixels (H, W, 3), blue green red; got {found}")
     height, width = image.shape[:2]
-    if not image.size:
-        raise ImageError(f"the image has no pixels: its shape is {image.shape}")
     scale = max_side / max(height, width)
     if scale >= 1:
         return image, np.ones(2)
@@ -235,7 +232,7 @@ def _octaves(image: np.ndarray) -> list[np.ndarray]:
     """The image, its half, its quarter ... by means of 2 x 2 pixels; an odd last row or column is left out."""
     octaves = [image]
     while min(octaves[-1].shape[:2]) >= 24:
-        h, w = octaves[-1].shape[0] // 2, octaves[-1].shape[1] // 2
+        h, w = (side // 2 for side in octaves[-1].shape[:2])
         octaves.append(cv2.resize(octaves[-1][: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA))
     return octaves
 
@@ -257,12 +254,13 @@ def _cut(octaves: list[np.ndarray], boxes: np.ndarray, size: int) -> tuple[np.nd
         side = max(x2 - x1, y2 - y1)
         index = _octave(octaves, side / size)
         image, step = octaves[index], 2**index
+        h, w = image.shape[:2]
         side = max(round(side / step), 1)
         x, y = (round((low + high + 1) / 2 / step - side / 2) for low, high in ((x1, x2), (y1, y2)))
         square[:] = np.array([x, y, x + side, y + side]) * step - 0.5
         part = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
         if part.size:
-            beyond = max(-y, 0), max(y + side - image.shape[0], 0), max(-x, 0), max(x + side - image.shape[1], 0)
+            beyond = max(-y, 0), max(y + side - h, 0), max(-x, 0), max(x + side - w, 0)
             part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT)
             cv2.resize(part, (size, size), dst=crop, interpolation=cv2.INTER_LINEAR)
     return squares, crops

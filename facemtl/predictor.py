@@ -14,7 +14,15 @@ import numpy as np
 from facemtl.detect import Detector, MtcnnDetector
 from facemtl.errors import DeviceError, ModelError
 from facemtl.face import Attribute, Face
-from facemtl.geometry import apply_affine, box_from_five, check_boxes, crop_matrix, points_to_crop, roll_of_five, warp_crop
+from facemtl.geometry import (
+    apply_affine,
+    box_from_five,
+    check_boxes,
+    crop_matrix,
+    points_to_crop,
+    roll_of_five,
+    warp_crop,
+)
 from facemtl.image import as_bgr, read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.session import DEVICES, OnnxSession, Session
@@ -145,9 +153,7 @@ class Predictor:
             return matrix
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
-    def _run(
-        self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def _run(self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str]) -> dict[str, np.ndarray]:
         """Outputs of the network for one crop of each image, averaged with the mirrored crop where the model says so."""
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)

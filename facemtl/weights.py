@@ -90,9 +90,7 @@ class ModelSpec:
         Raises:
             ModelError: fewer than one pass, or several passes of a model without landmarks.
         """
-        spec = replace(
-            self, passes=self.passes if passes is None else passes, flip=self.flip if flip is None else flip
-        )
+        spec = replace(self, passes=self.passes if passes is None else passes, flip=self.flip if flip is None else flip)
         if spec.passes < 1 or (spec.passes > 1 and "landmarks" not in spec.tasks):
             raise ModelError(f"{self.name} cannot run {spec.passes} passes: a later pass needs landmarks, at least 1")
         return spec

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from random_predictions import random_predictions
 
-from facemtl.data.sample import FaceSample
+from facemtl.data.sample import FaceSample, face_box
 from facemtl.errors import BoxError, DataError
 from facemtl.face import Attribute, Face
 from facemtl.geometry import box_from_five
-from facemtl.training.predictions import Predictions, face_of_sample, predict_samples, true_box, write_beside
+from facemtl.training.predictions import Predictions, face_of_sample, predict_samples, write_beside
 
 FIVE = np.float32([[40, 40], [60, 40], [50, 50], [42, 62], [58, 62]])
 
@@ -163,10 +163,10 @@ def test_the_true_box_is_around_the_points_or_as_published():
     hidden = FIVE.copy()
     hidden[3] = np.nan
     published = np.float32([1, 2, 3, 4])
-    np.testing.assert_array_equal(true_box(sample(box=published)), box_from_five(FIVE))
-    np.testing.assert_array_equal(true_box(sample(points=hidden, box=published)), published)
+    np.testing.assert_array_equal(face_box(sample(box=published)), box_from_five(FIVE))
+    np.testing.assert_array_equal(face_box(sample(points=hidden, box=published)), published)
     with pytest.raises(DataError, match=r"list.txt:7 has neither all its points nor a box"):
-        true_box(sample(points=hidden, source="list.txt:7"))
+        face_box(sample(points=hidden, source="list.txt:7"))
 
 
 def test_a_model_without_points_leaves_them_nan():

@@ -95,7 +95,9 @@ def benchmark_training(recipe_file: Path) -> None:
     model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
     with tempfile.TemporaryDirectory() as folder:
         samples = write_dataset(Path(folder), count=256, seed=0, size=150)
-        data = TrainingData.of(recipe, model.backbone.channels, Path(folder) / "cache", samples, samples, progress=False)
+        data = TrainingData.of(
+            recipe, model.backbone.channels, Path(folder) / "cache", samples, samples, progress=False
+        )
         run = Run(recipe, data, Path(folder) / "run", torch.device("cpu"))
         torch.set_num_threads(recipe.threads)
         augmentation = recipe.augmentation(model.backbone.input_size, model.backbone.channels)
@@ -117,7 +119,9 @@ def benchmark_training(recipe_file: Path) -> None:
             "step alone": (repeat(lambda: run.step(batch), steps), images),
             f"both, {recipe.workers} worker(s) (their start included)": (both, images),
         }
-        print(f"{recipe.name}, {recipe.threads} thread(s), images a second: median (slowest, fastest) of {ROUNDS} rounds")
+        print(
+            f"{recipe.name}, {recipe.threads} thread(s), images a second: median (slowest, fastest) of {ROUNDS} rounds"
+        )
         for name, values in in_turn(cases).items():
             low, middle, high = (1 / f(values) for f in (max, statistics.median, min))
             print(f"  {middle:8.0f} ({low:.0f}, {high:.0f})  {name}")

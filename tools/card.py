@@ -56,7 +56,11 @@ def main() -> int:
             folder = args.weights / recipe["name"]
             save_model(folder / MODEL, *load_model(args.run / MODEL))
             commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-            training = {"recipe": f"tools/recipes/{recipe['name']}.toml", "commit": commit.strip(), "data": recipe["data"]}
+            training = {
+                "recipe": f"tools/recipes/{recipe['name']}.toml",
+                "commit": commit.strip(),
+                "data": recipe["data"],
+            }
         export_onnx(folder / MODEL, folder / "model.onnx")
         old = load_card(folder) if (folder / "card.toml").is_file() else {}
         written = {key: old.get(key, "") for key in WRITTEN}

@@ -25,7 +25,9 @@ from facemtl.training.verdicts import as_markdown, forest_plot, judge
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", type=Path, help="a TOML file with seeds, [common] and [methods.<name>]")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="for every method")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="for every method"
+    )
     parser.add_argument("--results", type=Path, help="small result files; default docs/results/<name>")
     parser.add_argument("--runs", type=Path, help="trainings; default runs/<name>")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where cut patches are kept")
@@ -46,7 +48,9 @@ def main() -> int:
             verdicts = judge(comparison, load_errors(comparison, results, split), samples, split)
             text += as_markdown(verdicts) + "\n"
             figure = forest_plot(verdicts)
-            write_beside(results / f"{split}.png", lambda path, figure=figure: figure.savefig(path, format="png", dpi=110))
+            write_beside(
+                results / f"{split}.png", lambda path, figure=figure: figure.savefig(path, format="png", dpi=110)
+            )
         write_beside(results / "comparison.md", lambda path, text=text: path.write_text(text))
         print(text)
     except FaceMTLError as error:

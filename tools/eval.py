@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from facemtl.data.mtfl import read_mtfl
-from facemtl.data.sample import FaceSample
+from facemtl.data.sample import FaceSample, face_box
+from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import DataError, FaceMTLError
 from facemtl.predictor import Predictor
 from facemtl.session import DEVICES
 from facemtl.training.metrics import evaluate
-from facemtl.training.predictions import Predictions, predict_samples, true_box, write_beside
+from facemtl.training.predictions import Predictions, predict_samples, write_beside
 from facemtl.training.report import summary_text, write_report
-
-DATA = {"mtfl": ("MTFL", read_mtfl)}  # --data -> folder under $FACEMTL_DATA, reader of (folder, split)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             predictions.save(out / "predictions.parquet")
         figures = json.dumps(evaluate(predictions), indent=1, allow_nan=False)
         write_beside(out / "metrics.json", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
-        write_report(predictions, out / "report.html", title, args.data_root)
+        write_report(predictions, out / "report.html", title, image_root(args))
     except FaceMTLError as error:
         sys.exit(f"error: {error}")
     print(summary_text(predictions))
@@ -54,7 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("weights", nargs="?", help="a shipped model's name, or a model file")
     what.add_argument("--predictions", type=Path, help="saved .parquet or .csv; no model is run")
-    parser.add_argument("--data", choices=DATA, default="mtfl", help="labelled set (default: mtfl)")
+    parser.add_argument("--data", choices=DATA_SETS, default="mtfl", help="labelled set (default: mtfl)")
     parser.add_argument("--data-root", type=Path, help="folder of the set (default: its folder in $FACEMTL_DATA)")
     parser.add_argument("--split", choices=("test", "heldout"), default="test", help="part of the set (default: test)")
     parser.add_argument(
@@ -68,16 +65,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the network runs (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network (default: 1)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: runs/eval/NAME, or beside the file)")
-    args = parser.parse_args(arguments)
-    if args.data_root is None and os.environ.get("FACEMTL_DATA"):
-        args.data_root = Path(os.environ["FACEMTL_DATA"]) / DATA[args.data][0]
-    return args
+    return parser.parse_args(arguments)
+
+
+def image_root(args: argparse.Namespace) -> Path | None:
+    """Where the pictures of saved predictions are, if anything says so: a report without them is still a report."""
+    try:
+        return data_root(args.data, args.data_root)
+    except DataError:
+        return None
 
 
 def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
     """Predictions for the split, and the model's name."""
-    if args.data_root is None:
-        raise DataError("where is the data? Set FACEMTL_DATA to the folder of the unpacked sets, or give --data-root")
+    root = data_root(args.data, args.data_root)
     predictor = Predictor(
         args.weights,
         device=args.device,
@@ -85,9 +86,8 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
         passes=args.passes,
         flip=False if args.no_flip else None,
     )
-    samples = DATA[args.data][1](args.data_root, args.split)
-    boxes = face_boxes(samples, args.boxes)
-    return predict_samples(predictor, samples, boxes, args.data_root), predictor.spec.name
+    samples = read_split(args.data, args.split, root)
+    return predict_samples(predictor, samples, face_boxes(samples, args.boxes), root), predictor.spec.name
 
 
 def face_boxes(samples: list[FaceSample], kind: str) -> np.ndarray | None:
@@ -95,7 +95,7 @@ def face_boxes(samples: list[FaceSample], kind: str) -> np.ndarray | None:
     if kind == "detector":
         return None
     if kind == "truth":
-        return np.stack([true_box(sample) for sample in samples])
+        return np.stack([face_box(sample) for sample in samples])
     without = [sample.source for sample in samples if sample.box is None]
     if without:
         raise DataError(

@@ -3,6 +3,8 @@
 
     python tools/export.py runs/tcdcn/model.safetensors                 # model.onnx beside it
     python tools/export.py runs/tcdcn/model.safetensors --out tcdcn.onnx
+
+Exit status: 0 written, 2 something is wrong with the model or the place to write to.
 """
 
 from __future__ import annotations

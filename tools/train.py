@@ -42,7 +42,7 @@ def main() -> int:
         print(stop, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
+        print("stopped outside of the training steps; the same command continues", file=sys.stderr)
         return 130
     except (FaceMTLError, OSError) as error:
         print(error, file=sys.stderr)

@@ -47,9 +47,7 @@ REFINED_JITTER = Jitter(shift_x=0.025, shift_y=0.025, scale=0.04, roll=4.0, upri
 
 def mirror_labels(labels: Mapping[str, int]) -> dict[str, int]:
     """Labels of the mirrored face: the five pose classes run the other way, the rest stays."""
-    return {
-        task: 4 - label if task == "pose" and label != MISSING else label for task, label in labels.items()
-    }
+    return {task: 4 - label if task == "pose" and label != MISSING else label for task, label in labels.items()}
 
 
 def mirror_points(points: np.ndarray, width: int, flip_order: Sequence[int]) -> np.ndarray:
@@ -69,7 +67,11 @@ def pixel_transform(channels: int) -> A.Compose:
         A.ImageCompression(quality_range=(30, 90), p=0.1),
         A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
         A.CoarseDropout(
-            num_holes_range=(1, 1), hole_height_range=(0.1, 0.35), hole_width_range=(0.1, 0.35), fill="random_uniform", p=0.2
+            num_holes_range=(1, 1),
+            hole_height_range=(0.1, 0.35),
+            hole_width_range=(0.1, 0.35),
+            fill="random_uniform",
+            p=0.2,
         ),
     ]
     if channels == 3:
@@ -162,9 +164,7 @@ def jittered_crop(
     return crop_matrix(box + np.tile(shift, 2), size, scale, roll, mirrored)
 
 
-def plain_crops(
-    cache: CropCache, size: int, crop_scale: float
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def plain_crops(cache: CropCache, size: int, crop_scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The crops of the true face boxes, undisturbed; shapes as in :class:`Augmentation`."""
     matrix = crop_matrix(cache.box, size, crop_scale)
     images = np.stack([warp_crop(patch, matrix, size) for patch in cache.patches])

@@ -1,4 +1,4 @@
-"""Batches as a pure function of the step number, so that any step can be made again: by another worker, after a restart."""
+"""Batches as a pure function of the step number: any step can be made again, by another worker or after a restart."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {task: values.to(device, non_blocking=True) for task, values in self.labels.items()}
-        return Batch(
-            self.images.to(device, non_blocking=True), self.points.to(device, non_blocking=True), moved
-        )
+        return Batch(self.images.to(device, non_blocking=True), self.points.to(device, non_blocking=True), moved)
 
 
 class StepDataset(Dataset):

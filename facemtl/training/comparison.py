@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 from tqdm import tqdm
 
-from facemtl.data.sample import FaceSample, face_box
+from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.data.sets import data_root, read_split
 from facemtl.errors import ConfigError, DataError
 from facemtl.face import ATTRIBUTES
@@ -59,9 +63,11 @@ class RunResult:
 
     Attributes:
         errors: task -> (N,) float32; NME as a fraction for ``landmarks``, 1 for a miss and 0 for a hit elsewhere.
+        recipe: what the model was trained from, as :meth:`Recipe.to_dict`.
     """
 
     errors: Mapping[str, np.ndarray]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +89,9 @@ class RunResult:
             with np.load(path, allow_pickle=False) as file:
                 return cls({task: file[task].astype(np.float32) for task in file.files})
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} cannot be read as the result of a run; delete it to train again: {error}") from None
+            raise DataError(
+                f"{path} cannot be read as the result of a run; delete it to train again: {error}"
+            ) from None
 
 
 def read_comparison(path: Path, settings: Mapping[str, object] | None = None) -> Comparison:
@@ -201,6 +209,8 @@ def evaluate_run(
             errors[task] = nme(np.stack([f.landmarks for f in faces]), truth, SCHEMAS[predict.schema].eye_pair)
         else:
             labels = ATTRIBUTES[task]
-            missed = [labels.index(f.attributes[task].label) != s.labels[task] for f, s in zip(faces, samples, strict=True)]
+            missed = [
+                labels.index(f.attributes[task].label) != s.labels[task] for f, s in zip(faces, samples, strict=True)
+            ]
             errors[task] = np.array(missed)
     return RunResult({task: np.float32(values) for task, values in errors.items()})

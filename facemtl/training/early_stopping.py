@@ -1,4 +1,4 @@
-"""Task-wise early stopping of Zhang et al. (ECCV 2014, section 3.3): an auxiliary task leaves when it has given its best."""
+"""Task-wise early stopping (Zhang et al., ECCV 2014, section 3.3): an auxiliary task leaves once it gave its best."""
 
 from __future__ import annotations
 

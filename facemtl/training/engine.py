@@ -25,7 +25,7 @@ from facemtl.data.cache import CropCache, build_cache
 from facemtl.data.sample import FaceSample
 from facemtl.data.sets import data_root, read_split
 from facemtl.data.transforms import plain_crops
-from facemtl.errors import ConfigError, DataError
+from facemtl.errors import ConfigError, DataError, OutputError
 from facemtl.landmarks import SCHEMAS
 from facemtl.models.face_model import FaceModel
 from facemtl.models.factory import create_model
@@ -55,7 +55,9 @@ class TrainingData:
     heldout: CropCache
 
     @classmethod
-    def read(cls, recipe: Recipe, channels: int, cache: Path, root: Path | None = None, progress: bool = True) -> TrainingData:
+    def read(
+        cls, recipe: Recipe, channels: int, cache: Path, root: Path | None = None, progress: bool = True
+    ) -> TrainingData:
         """Read and cut a recipe's data set; ``cache`` is where patches are kept."""
         root = data_root(recipe.data, root)
         train, heldout = (read_split(recipe.data, split, root) for split in ("train", "heldout"))
@@ -183,11 +185,11 @@ class Run:
                     started, since = time.perf_counter(), state.step
                 if interrupted():
                     break
-        if state.step < self.steps:
-            self.save()
-            raise Interrupted(
-                f"stopped at step {state.step} of {self.steps}; the same command continues from {self.out}"
-            )
+            if state.step < self.steps:
+                self.save()
+                raise Interrupted(
+                    f"stopped at step {state.step} of {self.steps}; the same command continues from {self.out}"
+                )
 
     def save(self) -> None:
         save_checkpoint(
@@ -213,9 +215,7 @@ class Run:
         total.backward()
         self.optimiser.step()
         with torch.no_grad():
-            update_average(
-                self.average.state_dict().values(), self.model.state_dict().values(), recipe.ema, state.step
-            )
+            update_average(self.average.state_dict().values(), self.model.state_dict().values(), recipe.ema, state.step)
         state.step += 1
         for task, loss in losses.items():
             state.sums[task] = state.sums.get(task, 0.0) + loss.item()
@@ -226,7 +226,7 @@ class Run:
         lost = [task for task in self.recipe.tasks if not all(math.isfinite(errors[name][task]) for name in errors)]
         if lost:
             raise ConfigError(
-                f"step {state.step}: the loss of {', '.join(lost)} is not finite; lower learning_rate, use another --out"
+                f"step {state.step}: the loss of {', '.join(lost)} is not finite: lower learning_rate, in a new --out"
             )
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
         row |= {f"augmented/{task}": total / steps for task, total in state.sums.items()}
@@ -248,7 +248,8 @@ class Run:
             for task, output in self.average(images.to(self.device)).items():
                 outputs.setdefault(task, []).append(output.float().cpu())
         joined = {task: torch.cat(parts) for task, parts in outputs.items()}
-        figures = {task: loss.item() for task, loss in task_losses(joined, batch.points, batch.labels, self.recipe.points_loss).items()}
+        losses = task_losses(joined, batch.points, batch.labels, self.recipe.points_loss)
+        figures = {task: loss.item() for task, loss in losses.items()}
         for task, output in joined.items():
             if task == "landmarks":
                 left, right = SCHEMAS[self.recipe.schema].eye_pair
@@ -264,7 +265,7 @@ class Run:
 
 @contextmanager
 def _interrupt_flag() -> Iterator[Any]:
-    """Within, Ctrl-C sets a flag instead of breaking a step in the middle; the function given tells whether it is set."""
+    """Within, Ctrl-C sets a flag instead of breaking a step in the middle; the function given tells whether it did."""
     hits: list[int] = []
     try:
         previous = signal.signal(signal.SIGINT, lambda *_: hits.append(1))
@@ -286,7 +287,10 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}") from None

@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from facemtl.data.sample import MISSING, FaceSample
+from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES, Face
-from facemtl.geometry import box_from_five, check_boxes
+from facemtl.geometry import check_boxes
 from facemtl.landmarks import SCHEMAS
 
 if TYPE_CHECKING:
@@ -183,28 +183,12 @@ def predict_samples(
 
 
 def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
-    """The detected face whose box overlaps :func:`true_box` most; None if none reaches an IoU of ``MIN_IOU``."""
+    """The detected face whose box overlaps :func:`face_box` most; None if none reaches an IoU of ``MIN_IOU``."""
     if not faces:
         return None
-    overlaps = _iou(np.stack([face.box for face in faces]), true_box(sample))
+    overlaps = _iou(np.stack([face.box for face in faces]), face_box(sample))
     best = int(overlaps.argmax())
     return faces[best] if overlaps[best] >= MIN_IOU else None
-
-
-def true_box(sample: FaceSample) -> np.ndarray:
-    """(4,) float64 face box from the labelled points, or the published box where points are missing.
-
-    Raises:
-        DataError: a sample with neither; names its row.
-    """
-    five = SCHEMAS[sample.schema].to_five(sample.points)
-    if np.isfinite(five).all():
-        return box_from_five(five)
-    if sample.box is not None:
-        return sample.box.astype(np.float64)
-    raise DataError(
-        f"{sample.source or sample.image} has neither all its points nor a box: where its face is is unknown"
-    )
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:

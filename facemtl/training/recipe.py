@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,10 @@ class Recipe:
             "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
             "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
-            "passes": (self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks), "1, or more with landmarks"),
+            "passes": (
+                self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks),
+                "1, or more with landmarks",
+            ),
             "stop_k": (self.stop_k >= 2, "at least 2"),
             "early_stopping": (
                 not self.early_stopping or "landmarks" in self.tasks,
@@ -113,7 +115,10 @@ class Recipe:
                 key: (getattr(self, key) > 0, "over 0")
                 for key in ("crop_scale", "patch_size", "learning_rate", "batch_size", "epochs", "threads")
             },
-            **{key: (getattr(self, key) >= 0, "at least 0") for key in ("weight_decay", "warmup_epochs", "seed", "workers")},
+            **{
+                key: (getattr(self, key) >= 0, "at least 0")
+                for key in ("weight_decay", "warmup_epochs", "seed", "workers")
+            },
             **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in ("refined", "mirror", "pixels")},
         }
         for key, (fits, expected) in checks.items():
@@ -189,37 +194,38 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def _typed(key: str, annotation: str, value: Any) -> Any:
-    """The value as the field of this annotation keeps it."""
-    if annotation == "str" and isinstance(value, str):
-        return value
-    if annotation == "bool" and isinstance(value, bool):
-        return value
-    if annotation == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if annotation == "float" and _is_number(value):
-        return float(value)
-    if annotation == "tuple[str, ...]" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    if annotation == "Mapping[str, Any]" and isinstance(value, Mapping):
-        return dict(value)
-    if annotation == "Mapping[str, float]" and isinstance(value, Mapping) and all(map(_is_number, value.values())):
-        return {k: float(v) for k, v in value.items()}
-    raise ConfigError(f"{key} = {value!r}: expected {_IN_WORDS[annotation]}")
-
-
-_IN_WORDS = {
-    "str": "a string",
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a finite number",
-    "tuple[str, ...]": "a list of strings",
-    "Mapping[str, Any]": "a table",
-    "Mapping[str, float]": "a table of finite numbers",
-}
+    expected, fits, convert = _KINDS[annotation]
+    if not fits(value):
+        raise ConfigError(f"{key} = {value!r}: expected {expected}")
+    return convert(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+# annotation of a field -> what a value of it is called, which values are one, how it is kept
+_KINDS: dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
+    "str": ("a string", lambda v: isinstance(v, str), str),
+    "bool": ("true or false", lambda v: isinstance(v, bool), bool),
+    "int": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool), int),
+    "float": ("a finite number", _is_number, float),
+    "tuple[str, ...]": ("a list of strings", _is_list, tuple),
+    "Mapping[str, Any]": ("a table", _is_table, dict),
+    "Mapping[str, float]": (
+        "a table of finite numbers",
+        lambda v: _is_table(v) and all(map(_is_number, v.values())),
+        lambda v: {key: float(number) for key, number in v.items()},
+    ),
+}
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:

@@ -112,7 +112,11 @@ def as_markdown(verdicts: Verdicts) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [_line(row, row.task) for row in verdicts.rows if row.part == "all"]
-    lines += ["", "| method | Delta-m: mean relative change of error over its tasks [95 %] | verdict |", "| --- | --- | --- |"]
+    lines += [
+        "",
+        "| method | Delta-m: mean relative change of error over its tasks [95 %] | verdict |",
+        "| --- | --- | --- |",
+    ]
     lines += [
         f"| {method} | {d.estimate:+.1f} % [{d.low:+.1f}, {d.high:+.1f}] | {d.verdict} |"
         for method, d in verdicts.deltas.items()
