@@ -225,12 +225,10 @@ def _annotated(source: Source, out_dir: Path, summary: Summary) -> Iterator[Call
     started = time.strftime("-%Y%m%d-%H%M%S") if source.kind == "camera" else ""
     path = out_dir / f"{source.name}{started}.faces.mp4"
     with _written_beside(path) as beside:
-        recording = _Recording(beside, source.fps or DEFAULT_FPS, live=source.kind == "camera")
-        with closing(recording):
+        with closing(_Recording(beside, source.fps or DEFAULT_FPS, live=source.kind == "camera")) as recording:
             yield recording.write
         recording.check()
-    if recording.frames:
-        summary.recording = path
+    summary.recording = path if recording.frames else None
 
 
 class _Recording:

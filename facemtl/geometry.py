@@ -70,9 +70,7 @@ def roll_of_five(points: np.ndarray) -> float:
     return math.atan2(ry - ly - down_x, rx - lx + down_y)
 
 
-def crop_matrix(
-    box: np.ndarray, size: int, scale: float = 1.0, roll: float = 0.0, mirror: bool = False
-) -> np.ndarray:
+def crop_matrix(box: np.ndarray, size: int, scale: float = 1.0, roll: float = 0.0, mirror: bool = False) -> np.ndarray:
     """The affine map (2, 3) float64 from crop to image index coordinates.
 
     Args:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from facemtl.detect import Detector, MtcnnDetector
-from facemtl.errors import DeviceError, ModelError
+from facemtl.errors import BoxError, ConfigError, DeviceError, ModelError
 from facemtl.face import Attribute, Face
 from facemtl.geometry import (
     apply_affine,
@@ -29,6 +29,7 @@ from facemtl.session import DEVICES, OnnxSession, Session
 from facemtl.weights import DEFAULT_MODEL, find_model
 
 BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
+LARGEST = 1e6  # output that a working network can have: points within a million crops, logits likewise
 
 
 class Predictor:
@@ -37,8 +38,8 @@ class Predictor:
     Args:
         model: a shipped model (see :func:`facemtl.weights.list_models`), a folder with a card, an ``.onnx`` or a
             ``.safetensors`` file (the latter needs torch), or a :class:`facemtl.session.Session`.
-        device: ``cpu`` or ``cuda``; there is no silent fallback.
-        threads: CPU threads of the network and of the default detector.
+        device: ``cpu`` or ``cuda``; there is no silent fallback. A session has its own.
+        threads: CPU threads of the network and of the default detector, at least 1.
         detector: finds the faces where no boxes are given; the bundled one by default.
         tasks: leave out the others of the model's tasks; points are always found where the model has them.
         schema: the landmark schema wanted; an error if the model has another.
@@ -48,6 +49,7 @@ class Predictor:
     Raises:
         ModelError: an unknown, damaged or unfitting model, an unknown task or schema.
         DeviceError: an unknown device, or one that is not there.
+        ConfigError: fewer than one thread.
     """
 
     def __init__(
@@ -61,16 +63,20 @@ class Predictor:
         passes: int | None = None,
         flip: bool | None = None,
     ) -> None:
-        self._session = _open(model, device, threads) if isinstance(model, str | Path) else model
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1; got {threads}")
+        self._session = _open(model, device, threads)
         self.spec = self._session.spec.override(passes, flip)
         self.schema = self.spec.schema
         if schema is not None and schema != self.schema:
-            raise ModelError(f"{self.spec.name} predicts the points of {self.schema!r}, not of {schema!r}")
+            raise ModelError(f"{self.spec.name} has no schema {schema!r}; it has {self.schema}")
         wanted = self.spec.tasks if tasks is None else tuple(tasks)
         unknown = set(wanted) - set(self.spec.tasks)
         if unknown:
             raise ModelError(f"{self.spec.name} has no task {sorted(unknown)}; it has {', '.join(self.spec.tasks)}")
         self.tasks = tuple(t for t in self.spec.tasks if t in wanted or t == "landmarks")
+        if not self.tasks:
+            raise ModelError(f"tasks is empty, and {self.spec.name} has no points; it has {', '.join(self.spec.tasks)}")
         self._points_task = ("landmarks",) if "landmarks" in self.tasks else ()
         self._threads = threads
         if detector is not None:
@@ -93,6 +99,7 @@ class Predictor:
         Raises:
             ImageError: a picture that cannot be read.
             BoxError: boxes that are not finite or have no area.
+            ModelError: the network gives numbers that are not finite.
         """
         return self.batch([image], None if boxes is None else [boxes])[0]
 
@@ -101,7 +108,16 @@ class Predictor:
         images: Iterable[np.ndarray | str | os.PathLike[str]],
         boxes: Iterable[np.ndarray | Sequence[Sequence[float]]] | None = None,
     ) -> list[list[Face]]:
-        """The faces of several pictures, a list each; the network runs over all of them at once."""
+        """The faces of several pictures, a list each; the network runs over all of them at once.
+
+        Args:
+            images: as in :meth:`__call__`; all are in memory together.
+            boxes: for each image, (N, 4) as in :meth:`__call__`.
+
+        Raises:
+            ImageError, BoxError: as :meth:`__call__`, and boxes for another number of images.
+            ModelError: the network gives numbers that are not finite.
+        """
         pictures = [_load(image) for image in images]
         if boxes is None:
             found = [self.detector.detect(picture) for picture in pictures]
@@ -111,7 +127,7 @@ class Predictor:
             all_boxes = [check_boxes(b) for b in boxes]
             all_scores = [np.ones(len(b)) for b in all_boxes]
             if len(all_boxes) != len(pictures):
-                raise ValueError(f"{len(pictures)} images but boxes for {len(all_boxes)}")
+                raise BoxError(f"{len(pictures)} images but boxes for {len(all_boxes)}")
         owner = [i for i, b in enumerate(all_boxes) for _ in b]
         flat_boxes = [box for b in all_boxes for box in b]
         flat_scores = [float(score) for s in all_scores for score in s]
@@ -133,9 +149,6 @@ class Predictor:
         outputs = self._run(images, matrices, self.tasks)
         points = self._points(outputs, matrices)
         probabilities = {task: _softmax(outputs[task]) for task in self.tasks if task != "landmarks"}
-        for task, values in {"landmarks": points, **probabilities}.items():
-            if not np.isfinite(values).all():
-                raise ModelError(f"{self.spec.name} computed {task} that are not finite: the model is damaged")
         return [
             Face(
                 box=np.float32(boxes[i]),
@@ -149,12 +162,12 @@ class Predictor:
 
     def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """The next crop, upright around these points; the old one where they are no face (all in one place)."""
-        if np.ptp(five) < 1e-3:
+        if np.ptp(five, axis=0).max() < 1e-3:
             return matrix
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
     def _run(self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str]) -> dict[str, np.ndarray]:
-        """Outputs of the network for one crop of each image, averaged with the mirrored crop where the model says so."""
+        """Outputs of the network for a crop of each image, averaged with the mirrored crop where the model says so."""
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
@@ -163,11 +176,16 @@ class Predictor:
                 crop[0] = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
             else:
                 crop[:] = colour.transpose(2, 0, 1)
+        if self.spec.flip:
+            crops = np.concatenate([crops, crops[..., ::-1]])
+        outputs = self._session.run(crops, tasks)
+        for task, values in outputs.items():
+            if not (np.abs(values) <= LARGEST).all():  # false for NaN as well
+                raise ModelError(f"{self.spec.name} is damaged: its {task} are not finite, or far too large")
         if not self.spec.flip:
-            return self._session.run(crops, tasks)
-        both = self._session.run(np.concatenate([crops, crops[..., ::-1]]), tasks)
+            return outputs
         count = len(images)
-        return {task: (out[:count] + self._mirrored(task, out[count:])) / 2 for task, out in both.items()}
+        return {task: (out[:count] + self._mirrored(task, out[count:])) / 2 for task, out in outputs.items()}
 
     def _mirrored(self, task: str, output: np.ndarray) -> np.ndarray:
         """What the output for a mirrored crop says of the crop itself."""
@@ -196,12 +214,17 @@ def _load(image: np.ndarray | str | os.PathLike[str]) -> np.ndarray:
     return as_bgr(image) if isinstance(image, np.ndarray) else read_image(image)
 
 
-def _open(model: str | Path, device: str, threads: int) -> Session:
+def _open(model: str | Path | Session, device: str, threads: int) -> Session:
     if device not in DEVICES:
         raise DeviceError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
-    if Path(model).suffix == ".safetensors":
+    if not isinstance(model, str | Path):
+        if device != "cpu":
+            raise DeviceError(f"a session runs where it was opened: leave device={device!r} out")
+        return model
+    suffix = Path(model).suffix
+    if suffix == ".safetensors":
         return _torch_session(find_model(model), device, threads)
-    if device == "cuda" and "CUDAExecutionProvider" not in _providers():
+    if device == "cuda" and suffix != ".onnx" and "CUDAExecutionProvider" not in _providers():
         # The torch build of a training environment reaches the GPU where the plain onnxruntime does not.
         return _torch_session(find_model(model, ".safetensors"), device, threads)
     return OnnxSession(find_model(model), device, threads)

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -17,7 +14,6 @@ from facemtl.errors import ImageError, OutputError, SourceError
 from facemtl.face import Face
 from facemtl.image import read_image, write_image
 from facemtl.sources import Frame, Source, open_source
-from facemtl.window import fit, to_ppm
 
 REAL_CAPTURE = cv2.VideoCapture
 
@@ -344,29 +340,3 @@ def test_progress_says_how_far_how_fast_and_how_long(tmp_path: Path, monkeypatch
     assert len(lines) == 10
     assert lines[0] == "1/10 frames, 0.1/s, 1:30 left"
     assert lines[-1] == "10/10 frames, 0.1/s, 0:00 left"
-
-
-def test_pictures_reach_the_window_as_binary_ppm_in_rgb() -> None:
-    image = np.uint8([[[1, 2, 3], [4, 5, 6]]])
-    assert to_ppm(image) == b"P6 2 1 255\n" + bytes([3, 2, 1, 6, 5, 4])
-    assert to_ppm(image[:, ::-1]) == b"P6 2 1 255\n" + bytes([6, 5, 4, 3, 2, 1])
-
-
-def test_only_pictures_larger_than_the_screen_are_shrunk() -> None:
-    image = np.zeros((300, 400, 3), np.uint8)
-    assert fit(image, (400, 300)) is image
-    assert fit(image, (200, 300)).shape == (150, 200, 3)
-    assert fit(image, (4000, 30)).shape == (30, 40, 3)
-    assert fit(np.zeros((1, 5000, 3), np.uint8), (500, 500)).shape == (1, 500, 3)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only X11 takes its display from DISPLAY")
-def test_without_a_display_the_window_is_one_sentence(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", square(30))
-    env = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    command = [sys.executable, "-m", "facemtl", "demo", str(tmp_path / "a.png")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "use --headless" in done.stderr

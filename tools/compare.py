@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
-"""Do the auxiliary tasks help? Train every method of a comparison with every seed and judge it against single-task models.
+"""Do the auxiliary tasks help? Train every method of a comparison with every seed, judge it against single-task models.
 
     python tools/compare.py tools/recipes/compare_tcdcn.toml --jobs 2
     python tools/compare.py tools/recipes/compare_tcdcn.toml --tables-only     # from the kept results, no training
 
 Interrupted, the same command continues. Each run leaves a small file of errors per face under --results; the tables
 are written there too (comparison.md and one picture a split) and printed.
+Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from facemtl.data.sets import read_split
 from facemtl.errors import FaceMTLError
 from facemtl.training.comparison import SPLITS, load_errors, read_comparison, run_comparison
+from facemtl.training.engine import Interrupted
 from facemtl.training.predictions import write_beside
 from facemtl.training.recipe import parse_settings
 from facemtl.training.verdicts import as_markdown, forest_plot, judge
@@ -41,7 +44,9 @@ def main() -> int:
         runs = args.runs or Path("runs") / comparison.name
         if not args.tables_only:
             run_comparison(comparison, runs, results, args.cache, args.data_root, args.jobs)
-        text = f"# {comparison.name}\n\nMade by `python tools/compare.py {args.comparison.as_posix()}`.\n\n"
+        settings = [part for setting in args.settings for part in ("--set", setting)]
+        command = shlex.join(["python", "tools/compare.py", args.comparison.as_posix(), *settings])
+        text = f"# {comparison.name}\n\nMade by `{command}`.\n\n"
         for split in SPLITS:
             data = next(iter(comparison.methods.values())).data
             samples = read_split(data, split, args.data_root)
@@ -51,8 +56,11 @@ def main() -> int:
             write_beside(
                 results / f"{split}.png", lambda path, figure=figure: figure.savefig(path, format="png", dpi=110)
             )
-        write_beside(results / "comparison.md", lambda path, text=text: path.write_text(text))
+        write_beside(results / "comparison.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
         print(text)
+    except (Interrupted, KeyboardInterrupt):
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
     except FaceMTLError as error:
         print(error, file=sys.stderr)
         return 2

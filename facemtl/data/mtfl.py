@@ -73,9 +73,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing: expected the unpacked MTFL archive, see datasets/mtfl/README.md"
-        ) from None
+        raise DataError(f"{path} is missing: expected the unpacked MTFL archive, see datasets/mtfl/README.md") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from None
 

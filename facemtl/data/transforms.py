@@ -1,14 +1,17 @@
 """Training augmentation: one jittered crop from each cached patch, then what cameras do to pictures.
 
-Where the crop lies (box jitter, rotation, scale, mirror) is one affine map of :mod:`facemtl.geometry`, so that image and
-points cannot disagree and the picture is resampled once. What happens to its pixels is albumentations.
+Where the crop lies (box jitter, rotation, scale, mirror) is one affine map of :mod:`facemtl.geometry`, so that image
+and points cannot disagree and the picture is resampled once. What happens to its pixels is albumentations.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version on import otherwise
 
 import albumentations as A
 import numpy as np
@@ -58,7 +61,7 @@ def mirror_points(points: np.ndarray, width: int, flip_order: Sequence[int]) -> 
 
 
 def pixel_transform(channels: int) -> A.Compose:
-    """Light, contrast, blur, low resolution, JPEG, noise and occlusion, each now and then; colour where there is any."""
+    """Light, contrast, blur, low resolution, JPEG, noise, occlusion, each now and then; colour where there is any."""
     steps: list[A.BasicTransform] = [
         A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=0.3),
         A.RandomGamma(gamma_limit=(60, 160), p=0.2),

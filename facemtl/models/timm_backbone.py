@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, input_size: int = 64, pretrained: bool = False) -> None:
         super().__init__()
         if not timm.is_model(name.split(".")[0]):
-            close = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+            close = get_close_matches(name, timm.list_models())
             raise ModelError(f"timm has no model {name!r}; near it: {', '.join(close) or 'none'}")
         options = {"pretrained": pretrained, "num_classes": 0, "in_chans": 3}
         try:
@@ -33,7 +35,7 @@ class TimmBackbone(nn.Module):
             except TypeError:  # convolutional models take any size and no such argument
                 self.body = timm.create_model(name, **options)
             self.features = self._count_features(input_size)
-        except (RuntimeError, ValueError, AssertionError) as error:
+        except (RuntimeError, ValueError, AssertionError, OSError) as error:
             raise ModelError(f"timm/{name} cannot be built for {input_size} x {input_size} crops: {error}") from error
         self.input_size = input_size
         self.channels = 3

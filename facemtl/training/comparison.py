@@ -51,6 +51,10 @@ class Comparison:
                 return name
         raise ConfigError(f"the comparison has no method with tasks = [{task!r}]: the single-task baseline is missing")
 
+    def run_recipe(self, method: str, seed: int) -> Recipe:
+        """The recipe of one run."""
+        return replace(self.methods[method], seed=seed, workers=0)
+
     def judged_tasks(self, method: str) -> tuple[str, ...]:
         """The tasks of a method that it could learn: those with true labels."""
         recipe = self.methods[method]
@@ -70,25 +74,27 @@ class RunResult:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
+        """Write a compressed ``.npz``; errors of points keep 11 bits, as float16."""
+        arrays = {
+            task: values.astype(np.float16 if task == "landmarks" else bool) for task, values in self.errors.items()
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".part")
         with beside.open("wb") as file:
-            np.savez_compressed(
-                file,
-                **{
-                    task: values.astype(np.float16) if task == "landmarks" else values.astype(bool)
-                    for task, values in self.errors.items()
-                },
-            )
+            np.savez_compressed(file, recipe=np.array(json.dumps(self.recipe, sort_keys=True)), **arrays)
         beside.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> RunResult:
-        """Raises DataError for a damaged file."""
+        """Raises DataError for a missing or damaged file."""
+        if not path.is_file():
+            raise DataError(f"the result {path} is missing: this run is not finished; train it without --tables-only")
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls({task: file[task].astype(np.float32) for task in file.files})
-        except (OSError, ValueError, KeyError) as error:
+                recipe = json.loads(file["recipe"].item())
+                return cls({k: file[k].astype(np.float32) for k in file.files if k != "recipe"}, recipe)
+        # What numpy raises of a cut or altered file depends on where it is hit.
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{path} cannot be read as the result of a run; delete it to train again: {error}"
             ) from None
@@ -102,7 +108,7 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
         settings: recipe keys that override those of every method.
 
     Raises:
-        ConfigError: a missing file or an unknown key.
+        ConfigError: a missing file, an unknown key, a value that cannot work, or no baseline for a task.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -110,13 +116,25 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
         raise ConfigError(f"the comparison {path} cannot be read: {error}") from None
     if set(values) != {"seeds", "common", "methods"}:
         raise ConfigError(f"{path} must have exactly the keys seeds, common, methods; it has {sorted(values)}")
+    seeds, common, tables = values["seeds"], values["common"], values["methods"]
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise ConfigError(f"{path}: seeds must be a list of one or more numbers from 0 up, found {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: each seed once, found {seeds}: a run counted twice would make intervals too narrow")
+    given = [common, tables, *(tables.values() if isinstance(tables, dict) else ())]
+    if not tables or not all(isinstance(table, dict) for table in given):
+        raise ConfigError(f"{path} must have a table [common] and at least one table [methods.<name>]")
     methods = {
-        name: recipe_from_dict({**values["common"], **changes, **(settings or {}), "name": name})
-        for name, changes in values["methods"].items()
+        name: recipe_from_dict({**common, **changes, **(settings or {}), "name": name})
+        for name, changes in tables.items()
     }
-    if not methods or not values["seeds"]:
-        raise ConfigError(f"{path} needs at least one method and one seed")
-    return Comparison(path.stem, methods, tuple(values["seeds"]))
+    if len({recipe.data for recipe in methods.values()}) > 1:
+        raise ConfigError(f"{path}: all methods must have the same data, or their errors cannot be compared")
+    comparison = Comparison(path.stem, methods, tuple(seeds))
+    for method in methods:
+        for task in comparison.judged_tasks(method):
+            comparison.baseline(task)  # said now, not after hours of training
+    return comparison
 
 
 def run_comparison(
@@ -135,20 +153,28 @@ def run_comparison(
         results: ``<method>.seed<k>.<split>.npz``, a few KB each.
         cache: where patches are kept.
         root: folder of the data set.
-        jobs: processes.
+        jobs: processes, at least 1.
+
+    Raises:
+        ConfigError: ``results`` or ``runs`` holds a run of another recipe.
+        DataError: a damaged result, or data that lack a label.
     """
-    todo = [
-        (name, seed)
-        for seed in comparison.seeds
-        for name in comparison.methods
-        if not all(result_path(results, name, seed, split).is_file() for split in SPLITS)
-    ]
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, found {jobs}")
+    todo = []
+    for seed in comparison.seeds:
+        for name in comparison.methods:
+            if all(result_path(results, name, seed, split).is_file() for split in SPLITS):
+                for split in SPLITS:
+                    load_result(comparison, results, name, seed, split)
+            else:
+                todo.append((name, seed))
     if not todo:
         return
     first = comparison.methods[todo[0][0]]
     training_data(first, cache, root)  # cut once, before several processes want it
     tasks = (
-        joblib.delayed(_run_one)(comparison.methods[name], seed, runs / name / f"seed{seed}", results, cache, root)
+        joblib.delayed(_run_one)(comparison.run_recipe(name, seed), runs / name / f"seed{seed}", results, cache, root)
         for name, seed in todo
     )
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
@@ -161,12 +187,38 @@ def result_path(results: Path, method: str, seed: int, split: str) -> Path:
     return results / f"{method}.seed{seed}.{split}.npz"
 
 
+def load_result(comparison: Comparison, results: Path, method: str, seed: int, split: str) -> RunResult:
+    """The kept result of one run.
+
+    Raises:
+        DataError: missing or damaged.
+        ConfigError: it is of another recipe than the comparison's; names the keys that differ.
+    """
+    path = result_path(results, method, seed, split)
+    result = RunResult.load(path)
+    # Read as a recipe, so that a key that is younger than the result has its default.
+    made, wanted = recipe_from_dict(result.recipe).to_dict(), comparison.run_recipe(method, seed).to_dict()
+    differ = [key for key in wanted if made[key] != wanted[key]]
+    if differ:
+        raise ConfigError(
+            f"{path} was made with other values of {', '.join(differ)}; use another --results, or delete it"
+        )
+    return result
+
+
 def load_errors(comparison: Comparison, results: Path, split: str) -> dict[str, dict[str, np.ndarray]]:
-    """method -> task -> (S, N) errors, seeds in their order."""
+    """method -> task -> (S, N) errors, seeds in their order.
+
+    Raises:
+        DataError, ConfigError: as :func:`load_result`, or results about different faces.
+    """
     loaded = {
-        name: [RunResult.load(result_path(results, name, seed, split)).errors for seed in comparison.seeds]
+        name: [load_result(comparison, results, name, seed, split).errors for seed in comparison.seeds]
         for name in comparison.methods
     }
+    faces = {len(values) for runs in loaded.values() for run in runs for values in run.values()}
+    if len(faces) > 1:
+        raise DataError(f"the {split} results in {results} are about {sorted(faces)} faces: they are of different data")
     return {
         name: {task: np.stack([run[task] for run in runs]) for task in comparison.methods[name].tasks}
         for name, runs in loaded.items()
@@ -179,13 +231,12 @@ def training_data(recipe: Recipe, cache: Path, root: Path | None) -> TrainingDat
     return TrainingData.read(recipe, model.backbone.channels, cache, root, progress=False)
 
 
-def _run_one(recipe: Recipe, seed: int, out: Path, results: Path, cache: Path, root: Path | None) -> None:
-    recipe = recipe_from_dict({**recipe.to_dict(), "seed": seed, "workers": 0})
+def _run_one(recipe: Recipe, out: Path, results: Path, cache: Path, root: Path | None) -> None:
     train(recipe, training_data(recipe, cache, root), out, device="auto", progress=False)
     for split in SPLITS:
         samples, images, boxes = _pictures(recipe.data, split, root)
-        result = evaluate_run(out / MODEL, samples, images, boxes)
-        result.save(result_path(results, recipe.name, seed, split))
+        result = replace(evaluate_run(out / MODEL, samples, images, boxes), recipe=recipe.to_dict())
+        result.save(result_path(results, recipe.name, recipe.seed, split))
 
 
 @lru_cache(maxsize=len(SPLITS))
@@ -199,7 +250,11 @@ def _pictures(data: str, split: str, root: Path | None) -> tuple[list[FaceSample
 def evaluate_run(
     model: Path, samples: Sequence[FaceSample], images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
 ) -> RunResult:
-    """Errors of one model on one crop a face, neither flipped nor refined: every method is judged on the same crops."""
+    """Errors of one model on one crop a face, neither flipped nor refined: every method is judged on the same crops.
+
+    Raises:
+        DataError: a face without a label or point that the model is to be judged by.
+    """
     predict = Predictor(TorchSession.load(model), passes=1, flip=False)
     faces = [face for found in predict.batch(images, [box[None] for box in boxes]) for face in found]
     errors: dict[str, np.ndarray] = {}
@@ -207,10 +262,11 @@ def evaluate_run(
         if task == "landmarks":
             truth = np.stack([s.points for s in samples])
             errors[task] = nme(np.stack([f.landmarks for f in faces]), truth, SCHEMAS[predict.schema].eye_pair)
+            unknown = np.isnan(truth).any(axis=(1, 2)) | ~np.isfinite(errors[task])
         else:
-            labels = ATTRIBUTES[task]
-            missed = [
-                labels.index(f.attributes[task].label) != s.labels[task] for f, s in zip(faces, samples, strict=True)
-            ]
-            errors[task] = np.array(missed)
+            truth = np.array([s.labels.get(task, MISSING) for s in samples])
+            errors[task] = truth != [ATTRIBUTES[task].index(f.attributes[task].label) for f in faces]
+            unknown = truth == MISSING
+        if unknown.any():
+            raise DataError(f"{samples[unknown.argmax()].source}: {task} is not labelled; every face judged needs it")
     return RunResult({task: np.float32(values) for task, values in errors.items()})

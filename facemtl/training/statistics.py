@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,10 +48,8 @@ def resampled_errors(errors: np.ndarray, groups: np.ndarray, seed: int = 0, resa
     Returns:
         (resamples,) float64.
     """
-    seeds, faces = errors.shape
-    rng = np.random.default_rng(seed)
-    seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    face_counts = rng.multinomial(faces, np.full(faces, 1 / faces), size=resamples).astype(np.float64)
+    seeds = len(errors)
+    seed_counts, face_counts = _counts(*errors.shape, seed, resamples)
     names = np.unique(groups)
     total = np.zeros((resamples, seeds))
     present = np.zeros((resamples, 1))
@@ -61,6 +60,14 @@ def resampled_errors(errors: np.ndarray, groups: np.ndarray, seed: int = 0, resa
         total += np.where(weight > 0, face_counts[:, rows] @ errors[:, rows].T / np.maximum(weight, 1), 0)
         present += weight > 0
     return (total / present * seed_counts).sum(axis=1) / seeds
+
+
+@lru_cache(maxsize=8)  # drawing takes ten times longer than using what was drawn
+def _counts(seeds: int, faces: int, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each seed (resamples, seeds) and each face (resamples, faces) is drawn, float64."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64) for n in (seeds, faces)]
+    return drawn[0], drawn[1]
 
 
 def paired_difference(
@@ -82,7 +89,8 @@ def delta_m(
 ) -> Interval:
     """Mean relative change of error over the tasks, in percent; negative is better.
 
-    The Delta-m of Maninis et al. (CVPR 2019) on errors, of which lower is better for every task.
+    The Delta-m of Maninis et al. (CVPR 2019) on errors, of which lower is better for every task. Where a baseline
+    makes no error, in any resample, there is no relative change: NaN, which is undecided.
 
     Args:
         errors: task -> (S, N) of the multi-task method.
@@ -92,11 +100,17 @@ def delta_m(
     ratios, drawn = [], []
     for task, values in errors.items():
         base = baselines[task]
-        ratios.append(group_error(values, groups[task]).mean() / group_error(base, groups[task]).mean() - 1)
+        ratios.append(_relative(group_error(values, groups[task]).mean(), group_error(base, groups[task]).mean()))
         drawn.append(
-            resampled_errors(values, groups[task], resamples=resamples)
-            / resampled_errors(base, groups[task], resamples=resamples)
-            - 1
+            _relative(
+                resampled_errors(values, groups[task], resamples=resamples),
+                resampled_errors(base, groups[task], resamples=resamples),
+            )
         )
     low, high = np.percentile(100 * np.mean(drawn, axis=0), [2.5, 97.5])
     return Interval(float(100 * np.mean(ratios)), float(low), float(high))
+
+
+def _relative(errors: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Change of the errors as a fraction of the baseline's, which is NaN where that is zero."""
+    return errors / np.where(baseline > 0, baseline, np.nan) - 1

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from facemtl.data.sample import FaceSample
+from facemtl.data.sample import MISSING, FaceSample
+from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES
 from facemtl.training.comparison import Comparison
 from facemtl.training.statistics import Interval, delta_m, group_error, paired_difference
@@ -21,7 +22,7 @@ class Row:
     """One method against the single-task baseline of one task, on all faces or on those of one pose class.
 
     Attributes:
-        error: of the method, in percent: NME for landmarks, balanced error elsewhere (within a pose class: plain error).
+        error: of the method, in percent: NME for landmarks, balanced error elsewhere (plain error within a pose class).
         spread: standard deviation of ``error`` over the seeds.
         baseline: error of the single-task model.
         difference: ``error`` minus ``baseline`` with its interval, percentage points.
@@ -57,8 +58,15 @@ def judge(
         errors: method -> task -> (S, N), as :func:`facemtl.training.comparison.load_errors`.
         samples: the N faces of the split.
         split: its name.
+
+    Raises:
+        DataError: the errors are about another number of faces.
+        ConfigError: no method is the single-task baseline of a task.
     """
-    labels = {task: np.array([s.labels[task] for s in samples]) for task in ATTRIBUTES}
+    for method, task in ((m, t) for m in errors for t in errors[m]):
+        if (found := errors[method][task].shape[1]) != len(samples):
+            raise DataError(f"{split}: {method!r} was judged on {found} faces, but the data set has {len(samples)}")
+    labels = {task: np.array([s.labels.get(task, MISSING) for s in samples]) for task in ATTRIBUTES}
     groups = {"landmarks": np.zeros(len(samples), dtype=int), **labels}
     parts = {"all": np.ones(len(samples), dtype=bool)}
     parts |= {label: labels["pose"] == i for i, label in enumerate(ATTRIBUTES["pose"])}
@@ -102,32 +110,29 @@ def _percent(interval: Interval) -> Interval:
 
 def as_markdown(verdicts: Verdicts) -> str:
     """The tables, as Markdown that also reads well in a terminal."""
+    columns = "error (sd over seeds) | single-task | difference [95 %] | verdict"
+    deltas = [
+        f"| {method} | {d.estimate:+.1f} % [{d.low:+.1f}, {d.high:+.1f}] | {d.verdict} |"
+        for method, d in verdicts.deltas.items()
+    ]
     lines = [
         f"### {verdicts.split}: {verdicts.faces} faces, {verdicts.seeds} seeds",
         "",
         "Error is NME for landmarks and balanced error for attributes, in percent; within a pose class plain error.",
         "Difference: method minus single-task, percentage points, paired bootstrap 95 % over seeds and faces.",
-        "",
-        "| method | task | error (sd over seeds) | single-task | difference [95 %] | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *_table(f"method | task | {columns}", [_line(r, r.task) for r in verdicts.rows if r.part == "all"]),
+        *_table("method | Delta-m: mean relative change of error over its tasks [95 %] | verdict", deltas),
+        *_table(
+            f"method | task, pose class | {columns}",
+            [_line(r, f"{r.task}, {r.part}") for r in verdicts.rows if r.part != "all"],
+        ),
     ]
-    lines += [_line(row, row.task) for row in verdicts.rows if row.part == "all"]
-    lines += [
-        "",
-        "| method | Delta-m: mean relative change of error over its tasks [95 %] | verdict |",
-        "| --- | --- | --- |",
-    ]
-    lines += [
-        f"| {method} | {d.estimate:+.1f} % [{d.low:+.1f}, {d.high:+.1f}] | {d.verdict} |"
-        for method, d in verdicts.deltas.items()
-    ]
-    lines += [
-        "",
-        "| method | task, pose class | error (sd over seeds) | single-task | difference [95 %] | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [_line(row, f"{row.task}, {row.part}") for row in verdicts.rows if row.part != "all"]
     return "\n".join(lines) + "\n"
+
+
+def _table(columns: str, lines: list[str]) -> list[str]:
+    """A blank line, the head and the lines; nothing if there are none."""
+    return ["", f"| {columns} |", "| --- " * (columns.count("|") + 1) + "|", *lines] if lines else []
 
 
 def _line(row: Row, what: str) -> str:
@@ -139,13 +144,14 @@ def _line(row: Row, what: str) -> str:
 
 
 def forest_plot(verdicts: Verdicts) -> Figure:
-    """Relative differences with their intervals, one line a method and task; left of zero is better than single-task."""
+    """Relative differences with their intervals, a line for each method and task; left of zero is better."""
     rows = [row for row in verdicts.rows if row.part == "all"]
     figure = Figure(figsize=(7.5, 1.2 + 0.26 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         low, middle, high = (
-            100 * v / row.baseline for v in (row.difference.low, row.difference.estimate, row.difference.high)
+            100 * v / (row.baseline or float("nan"))
+            for v in (row.difference.low, row.difference.estimate, row.difference.high)
         )
         colour = COLOURS[row.difference.verdict]
         axes.plot([low, high], [place, place], color=colour, linewidth=2)

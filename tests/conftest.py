@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from facemtl.data.synthetic import write_mtfl_layout
+
+
+@pytest.fixture(scope="session")
+def mtfl_root() -> Path:
+    """The unpacked MTFL set; for tests that need real faces."""
+    if not os.environ.get("FACEMTL_DATA"):
+        pytest.skip("needs the MTFL faces: FACEMTL_DATA is not set")
+    root = Path(os.environ["FACEMTL_DATA"]) / "MTFL"
+    if not root.is_dir():
+        pytest.skip(f"needs the MTFL faces: there is no {root}")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_mtfl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training and 16 test faces, rendered, in MTFL's layout. Shared by all tests: copy it before changing it."""
+    folder = tmp_path_factory.mktemp("data") / "MTFL"
+    write_mtfl_layout(folder, train=40, test=16, seed=1)
+    return folder

@@ -1,0 +1,136 @@
+"""The shipped weights: what their cards say is so, and on real faces they do what a user expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facemtl.data.mtfl import read_mtfl
+from facemtl.data.sample import face_box
+from facemtl.face import ATTRIBUTES
+from facemtl.image import read_image
+from facemtl.landmarks import SCHEMAS
+from facemtl.models.files import load_model
+from facemtl.predictor import Predictor
+from facemtl.training.card import WRITTEN, card_metrics, describe_model
+from facemtl.training.predictions import predict_samples
+from facemtl.weights import DEFAULT_MODEL, find_model, list_models, load_card, weights_folder
+
+MODELS = list_models()
+
+
+def test_the_default_model_is_shipped():
+    assert DEFAULT_MODEL in MODELS
+    assert {"tcdcn", "tcdcn-single"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_card_describes_its_files(name):
+    card = load_card(name)
+    assert {key: card[key] for key in ("model", "sha256")} == describe_model(weights_folder() / name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_people_write_in_a_card_is_there(name):
+    card = load_card(name)
+    assert all(card[key] for key in WRITTEN)
+    assert "research" in card["terms"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_files_of_a_model_compute_the_same(name):
+    _, spec = load_model(find_model(name, ".safetensors"))
+    crops = np.random.default_rng(0).integers(
+        0, 256, (3, spec.channels, spec.input_size, spec.input_size), dtype=np.uint8
+    )
+    onnx = Predictor(name)._session
+    torch = Predictor(find_model(name, ".safetensors"))._session
+    assert onnx.spec == torch.spec
+    for task, values in onnx.run(crops, spec.tasks).items():
+        np.testing.assert_allclose(values, torch.run(crops, spec.tasks)[task], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("split", ["heldout", "test"])
+def test_a_card_holds_the_metrics_that_its_file_gives(name, split, mtfl_root):
+    samples = read_mtfl(mtfl_root, split)
+    boxes = np.stack([s.box if s.box is not None else face_box(s) for s in samples])
+    measured = card_metrics(predict_samples(Predictor(name), samples, boxes, mtfl_root))
+    _assert_close(measured, load_card(name)["metrics"][split])
+
+
+def _assert_close(measured: dict, written: dict) -> None:
+    """Equal keys and figures; one face in a hundred thousand may round the other way on another processor."""
+    assert measured.keys() == written.keys()
+    for key, value in measured.items():
+        if isinstance(value, dict):
+            _assert_close(value, written[key])
+        else:
+            assert value == pytest.approx(written[key], abs=0.11, rel=2e-3), key
+
+
+@pytest.fixture(scope="module")
+def heldout(mtfl_root):
+    """Held-out samples and their images."""
+    samples = read_mtfl(mtfl_root, "heldout")
+    return samples, [read_image(s.image) for s in samples]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_convention_is_half_a_pixel_off(name, heldout):
+    """The mean x residual over plain and mirrored pictures is 0 for every image size: a wrong pixel convention, or a
+    wrong flip, would move both the same way."""
+    samples, images = heldout
+    predict = Predictor(name)
+    order = list(SCHEMAS[predict.schema].flip_order)
+    residuals: dict[int, list[np.ndarray]] = {}
+    for sample, image in zip(samples, images, strict=True):
+        width = image.shape[1]
+        x1, y1, x2, y2 = face_box(sample)
+        plain = predict(image, [[x1, y1, x2, y2]])[0].landmarks
+        mirrored_box = [width - 1 - x2, y1, width - 1 - x1, y2]
+        mirrored = predict(np.ascontiguousarray(image[:, ::-1]), [mirrored_box])[0].landmarks
+        truth = sample.points.copy()
+        mirrored_truth = truth[order] * [-1, 1] + [width - 1, 0]
+        # The largest side tells the source: lfw 250, net at most 216.
+        group = 250 if sample.group == "lfw_5590" else 200
+        residuals.setdefault(group, []).append(((plain - truth)[:, 0] + (mirrored - mirrored_truth)[:, 0]).mean() / 2)
+    assert len(residuals) == 2
+    for group, values in residuals.items():
+        assert abs(np.mean(values)) < 0.15, f"images of {group} pixels: {np.mean(values):+.3f} px"
+
+
+def test_the_default_model_finds_points_and_attributes(heldout):
+    samples, images = heldout
+    faces = [f[0] for f in Predictor().batch(images, [[face_box(s)] for s in samples])]
+    points = np.stack([f.landmarks for f in faces])
+    truth = np.stack([s.points for s in samples])
+    between = np.linalg.norm(truth[:, 0] - truth[:, 1], axis=1)
+    assert (np.linalg.norm(points - truth, axis=2).mean(axis=1) / between).mean() < 0.05
+    for task, floor in {"glasses": 0.9, "smile": 0.8, "gender": 0.78, "pose": 0.8}.items():
+        hits = [ATTRIBUTES[task].index(f.attributes[task].label) == s.labels[task] for f, s in zip(faces, samples, strict=True)]
+        assert np.mean(hits) > floor, task
+
+
+def test_the_whole_pipeline_finds_the_faces_of_real_photos(heldout):
+    samples, images = heldout
+    predict = Predictor()
+    good = 0
+    for sample, image in zip(samples[:60], images[:60], strict=True):
+        between = np.linalg.norm(sample.points[0] - sample.points[1])
+        good += any(
+            np.linalg.norm(face.landmarks - sample.points, axis=1).mean() < 0.1 * between for face in predict(image)
+        )
+    assert good >= 55
+
+
+def test_the_demo_photo_shows_one_smiling_face_without_glasses():
+    image = read_image(Path(__file__).parents[1] / "examples" / "astronaut.png")
+    (face,) = Predictor()(image)
+    assert face.attributes["smile"].label == "smiling"
+    assert face.attributes["glasses"].label == "no_glasses"
+    assert face.attributes["gender"].label == "female"
+    eyes, nose, mouth = face.landmarks[:2], face.landmarks[2], face.landmarks[3:]
+    assert eyes[:, 1].max() < nose[1] < mouth[:, 1].min()
