@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from facemtl.draw import draw_faces, mirror_face
 from facemtl.errors import ImageError, OutputError, SourceError
 from facemtl.face import Face
+from facemtl.files import beside
 from facemtl.image import write_image
 from facemtl.sources import ANNOTATED_SUFFIX, Frame, Source
 from facemtl.window import Window
@@ -180,31 +180,26 @@ def _make_folder(path: Path) -> None:
 
 @contextmanager
 def _written_beside(path: Path) -> Iterator[Path]:
-    """A file to write to, which becomes ``path`` at the end if it is still there; after an error nothing is left of it.
+    """As :func:`facemtl.files.beside`, with folders made on the way and the file there from the start.
 
     Raises:
         OutputError: nothing can be written there.
     """
     _make_folder(path.parent)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the suffix tells OpenCV the format
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file")
-    try:
-        beside.touch()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        yield beside
-        if beside.exists():
-            beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(path) as partial:
+        try:
+            partial.touch()
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+        yield partial
 
 
 @contextmanager
 def _json_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends a record to the JSON lines that become ``path`` at the end."""
-    with _written_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
+    with _written_beside(path) as partial, partial.open("w", encoding="utf-8") as file:
         yield lambda record: print(json.dumps(record, allow_nan=False), file=file)
 
 
@@ -224,11 +219,15 @@ def _annotated(source: Source, out_dir: Path, summary: Summary) -> Iterator[Call
         return
     started = time.strftime("-%Y%m%d-%H%M%S") if source.kind == "camera" else ""
     path = out_dir / f"{source.name}{started}.faces.mp4"
-    with _written_beside(path) as beside:
-        with closing(_Recording(beside, source.fps or DEFAULT_FPS, live=source.kind == "camera")) as recording:
+    with suppress(_NoFrames), _written_beside(path) as partial:
+        with closing(_Recording(partial, source.fps or DEFAULT_FPS, live=source.kind == "camera")) as recording:
             yield recording.write
         recording.check()
     summary.recording = path if recording.frames else None
+
+
+class _NoFrames(Exception):
+    """A recording ended before its first frame: there is no such video."""
 
 
 class _Recording:
@@ -261,14 +260,15 @@ class _Recording:
             self._writer.release()
 
     def check(self) -> None:
-        """Remove a closed file that got no frames.
+        """Look at the closed file.
 
         Raises:
+            _NoFrames: nothing was written.
             OutputError: the file does not read back; OpenCV itself is silent about a full disk.
         """
         if not self.frames:
-            self._path.unlink()
-        elif not cv2.VideoCapture(str(self._path)).isOpened():
+            raise _NoFrames
+        if not cv2.VideoCapture(str(self._path)).isOpened():
             raise OutputError("the annotated video was not written whole: is the disk full?")
 
 

@@ -31,6 +31,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "smile": ("smiling", "not_smiling"),
     "gender": ("male", "female"),
     "pose": ("left_profile", "left", "frontal", "right", "right_profile"),
+    "age": ("child", "adult", "senior"),  # under 18, 18 to 59, 60 and over
 }
 
 

@@ -10,9 +10,7 @@ OpenCV sees them; damage in the middle of a file may still make a decoder write 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from pathlib import Path
 
 import cv2
@@ -20,6 +18,7 @@ import numpy as np
 
 from facemtl._image_header import HeaderError, read_header
 from facemtl.errors import ImageError
+from facemtl.files import beside
 
 MAX_BYTES = 64 * 2**20  # of a file
 MAX_PIXELS = 100_000_000  # width times height, as the file's header gives them
@@ -134,13 +133,10 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     if not done:
         height, width = image.shape[:2]
         raise ImageError(f"cannot write {path}: OpenCV does not encode {width} x {height} pixels as {suffix}")
-    beside = path.with_name(f".facemtl-{os.getpid()}-{threading.get_ident()}")
     try:
-        beside.write_bytes(encoded)
-        beside.replace(path)
+        with beside(path) as partial:
+            partial.write_bytes(encoded)
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise ImageError(f"cannot write {path}: {_reason(error)}") from None
 
 

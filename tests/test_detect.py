@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_nms_keeps_an_overlap_of_just_the_threshold_and_the_first_of_equals() ->
 
 def test_nms_of_nothing() -> None:
     assert nms(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []
+
+
+# Crops
+
+
+def test_crops_are_black_outside_the_image() -> None:
+    image = np.full((40, 60, 3), 200, np.uint8)
+    boxes = np.array([[-12.5, -0.5, 11.5, 23.5], [99.5, 9.5, 147.5, 57.5]])  # half outside, and all of it
+    squares, crops = detect._cut([image], boxes, 24)
+    assert squares.tolist() == boxes.tolist()
+    assert not crops[0, :, :12].any() and (crops[0, :, 12:] == 200).all()
+    assert not crops[1].any()
 
 
 # MTCNN on drawings
@@ -309,6 +322,7 @@ class FakeYuNet:
     def detect(self, image: np.ndarray) -> tuple[int, np.ndarray | None]:
         if not image.any():
             return 1, None
+        time.sleep(0.001)  # lets another thread in
         assert (image.shape[1], image.shape[0]) == self.size
         rectangle = [1, 2, 3, 4]  # of YuNet's own convention, which is not used
         small = [10, 10, 20, 10, 15, 15, 10, 20, 20, 20]

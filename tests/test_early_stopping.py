@@ -18,7 +18,7 @@ from facemtl.training.early_stopping import TaskStopper, stop_score
         ([9, 0.5, 5, 2, 1], 2.0, 3, 1.0, 9.0),
         # falling ever faster: k med = 12, sum 11: 12 / -1 = -12
         ([5, 4, 2], 4.0, 3, 1.0, -12.0),
-        # an even window: median 3, k med = 6, sum 8... of [1, 2, 4, 9]: k med = 12, sum 16: 3; (3 - 1) / 1 = 2
+        # an even window: median (4 + 2) / 2 = 3, k med = 12, sum 16: 12 / 4 = 3; (3 - 1) / 1 = 2
         ([9, 4, 2, 1], 3.0, 4, 1.0, 6.0),
         # validation better than training
         ([5, 2, 1], 0.5, 3, 1.0, -1.5),

@@ -93,7 +93,7 @@ def test_a_bad_box_is_named_with_the_reason(boxes, reason):
 
 def test_the_box_of_five_points():
     # Four points 5 pixels from their mean and one on it: mean distance 4, side 3.45 * 4 = 13.8.
-    points = np.array([[-3, -4], [3, -4], [0, 0], [-3, 4], [3, 4]]) + [100, 50]
+    points = np.add([[-3, -4], [3, -4], [0, 0], [-3, 4], [3, 4]], [100, 50])
     assert BOX_SIDE == 3.45
     np.testing.assert_allclose(box_from_five(points), [93.1, 43.1, 106.9, 56.9])
     np.testing.assert_allclose(box_from_five(np.float32(points)), [93.1, 43.1, 106.9, 56.9])
@@ -123,7 +123,7 @@ def test_a_head_is_upright_when_its_eyes_are_level():
 
 
 def test_roll_is_positive_when_the_viewers_right_eye_is_lower():
-    points = UPRIGHT + [[0, -2], [0, 2], [0, 0], [0, 0], [0, 0]]
+    points = np.add(UPRIGHT, [[0, -2], [0, 2], [0, 0], [0, 0], [0, 0]])
     assert 0 < roll_of_five(points) < math.atan2(4, 40)  # the line to the mouth votes against
 
 

@@ -81,7 +81,9 @@ def test_frozen_parameters_are_left_out():
 
 def test_a_step_of_sgd_by_hand():
     net = nn.Linear(1, 1, bias=False)
-    optimiser = create_optimiser(net, Recipe(name="x", optimiser="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.5))
+    optimiser = create_optimiser(
+        net, Recipe(name="x", optimiser="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.5)
+    )
     with torch.no_grad():
         net.weight.fill_(2.0)
     net.weight.grad = torch.full((1, 1), 3.0)

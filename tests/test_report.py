@@ -242,7 +242,7 @@ def test_eval_says_what_is_wrong_and_what_to_do(tmp_path, eval_tool, monkeypatch
         eval_tool.main(["--predictions", "p.csv", "model.onnx"])
     assert "not allowed with" in capsys.readouterr().err
     monkeypatch.delenv("FACEMTL_DATA", raising=False)
-    with pytest.raises(SystemExit, match="Set FACEMTL_DATA"):
+    with pytest.raises(SystemExit, match="set FACEMTL_DATA"):
         eval_tool.main(["model.onnx"])
     write_mtfl(tmp_path, boxes=False)
     with pytest.raises(

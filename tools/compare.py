@@ -18,9 +18,9 @@ from pathlib import Path
 
 from facemtl.data.sets import read_split
 from facemtl.errors import FaceMTLError
+from facemtl.files import write_beside
 from facemtl.training.comparison import SPLITS, load_errors, read_comparison, run_comparison
 from facemtl.training.engine import Interrupted
-from facemtl.training.predictions import write_beside
 from facemtl.training.recipe import parse_settings
 from facemtl.training.verdicts import as_markdown, forest_plot, judge
 

@@ -19,10 +19,11 @@ import numpy as np
 from facemtl.data.sample import FaceSample, face_box
 from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import DataError, FaceMTLError
+from facemtl.files import write_beside
 from facemtl.predictor import Predictor
 from facemtl.session import DEVICES
 from facemtl.training.metrics import evaluate
-from facemtl.training.predictions import Predictions, predict_samples, write_beside
+from facemtl.training.predictions import Predictions, predict_samples
 from facemtl.training.report import summary_text, write_report
 
 

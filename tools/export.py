@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from facemtl.errors import FaceMTLError
-from facemtl.training.export import export_onnx
 
 
 def main() -> int:
@@ -22,6 +21,9 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="a .safetensors file of tools/train.py")
     parser.add_argument("--out", type=Path, help="the ONNX file; default beside the model")
     args = parser.parse_args()
+
+    from facemtl.training.export import export_onnx  # --help must not wait for torch
+
     target = args.out or args.model.with_suffix(".onnx")
     try:
         for task, difference in export_onnx(args.model, target).items():

@@ -16,9 +16,6 @@ import sys
 from pathlib import Path
 
 from facemtl.errors import FaceMTLError
-from facemtl.models.factory import create_model
-from facemtl.training.engine import Interrupted, TrainingData, train
-from facemtl.training.recipe import read_recipe
 
 
 def main() -> int:
@@ -32,6 +29,12 @@ def main() -> int:
     parser.add_argument("--max-steps", type=int, help="save and stop after this many steps of the whole training")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args()
+
+    # --help must not wait for torch.
+    from facemtl.models.factory import create_model
+    from facemtl.training.engine import Interrupted, TrainingData, train
+    from facemtl.training.recipe import read_recipe
+
     try:
         recipe = read_recipe(args.recipe, args.settings)
         model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)

@@ -11,19 +11,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-import zipfile
-import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from facemtl.data.archives import unpack_zip
 from facemtl.data.mtfl import HELDOUT_ROWS, LABEL_ORDER, read_mtfl_file
 from facemtl.data.sample import FaceSample
 from facemtl.errors import DataError, FaceMTLError
 from facemtl.face import ATTRIBUTES
+from facemtl.files import write_beside
 from facemtl.geometry import box_from_five, crop_matrix, warp_crop
 from facemtl.image import read_image
 
@@ -33,25 +32,15 @@ HASH_DISTANCE = 24  # of 256 bits: crops of one photo differ by at most 19 in th
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Unpack beside ``root`` and rename, so that an interrupted run leaves no half data set."""
-    if root.exists():
-        raise DataError(f"{root} is already there: remove it first, or run with --check")
-    if not zipfile.is_zipfile(archive):
-        raise DataError(f"{archive} is missing, cut short, or not a zip file: expected the published MTFL.zip")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
-        content = Path(beside) / "content"
-        try:
-            with zipfile.ZipFile(archive) as bundle:
-                if sum(item.file_size for item in bundle.infolist()) > MAX_UNPACKED:
-                    raise DataError(f"{archive} unpacks to over {MAX_UNPACKED >> 30} GiB: it is not the published file")
-                bundle.extractall(content)  # compares each file with its checksum
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise DataError(f"{archive} is damaged, copy it again: {error}") from None
+    """Make ``root`` of the folder of training.txt in the archive; see :func:`facemtl.data.archives.unpack_zip`."""
+
+    def folder_of_labels(content: Path) -> Path:
         labels = sorted(content.rglob("training.txt"))
         if len(labels) != 1:
             raise DataError(f"{archive} holds {len(labels)} files named training.txt, expected one")
-        labels[0].parent.rename(root)
+        return labels[0].parent
+
+    unpack_zip(archive, root, "MTFL.zip", folder_of_labels, MAX_UNPACKED)
 
 
 def describe(root: Path) -> str:
@@ -116,9 +105,7 @@ def write_heldout(root: Path, path: Path) -> int:
         "# Rows of MTFL's training.txt, counted from 1, that no shipped weight trains on.\n"
         "# Stratified by folder, near-duplicates together; made by datasets/mtfl/prepare.py --write-heldout.\n"
     )
-    beside = path.with_suffix(".part")
-    beside.write_text(header + "".join(f"{row}\n" for row in rows))
-    beside.replace(path)
+    write_beside(path, lambda partial: partial.write_text(header + "".join(f"{row}\n" for row in rows)))
     return len(rows)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.errors import DataError, ImageError
+from facemtl.files import write_beside
 from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
 from facemtl.image import read_image
 
@@ -99,16 +99,14 @@ def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size
 def _cut(
     samples: Sequence[FaceSample], matrices: list[np.ndarray], path: Path, size: int, channels: int, progress: bool
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.part")
     shape = (len(samples), size, size) if channels == 1 else (len(samples), size, size, 3)
-    try:
-        patches = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
+
+    def write(partial: Path) -> None:
+        patches = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         bar = tqdm(samples, desc="cutting patches", unit="face", disable=not progress)
         for i, sample in enumerate(bar):
             patch = warp_crop(read_image(sample.image), matrices[i], size)
             patches[i] = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if channels == 1 else patch
         patches.flush()
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+
+    write_beside(path, write)

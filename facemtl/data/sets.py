@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.sample import FaceSample
+from facemtl.data.utkface import read_utkface
 from facemtl.errors import DataError
 
 # The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
@@ -16,6 +17,7 @@ LAYOUT_FILES = {"train": "training.txt", "heldout": "heldout.txt", "test": "test
 # name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and test)
 DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mtfl": ("MTFL", read_mtfl),
+    "utkface": ("utkface", read_utkface),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
 
@@ -42,4 +44,6 @@ def read_split(name: str, split: str, root: str | Path | None = None) -> list[Fa
         DataError: as :func:`data_root`, and what the adapter says.
     """
     folder = data_root(name, root)
+    if split not in LAYOUT_FILES:
+        raise DataError(f"{name} has no split {split!r}; known: {', '.join(LAYOUT_FILES)}")
     return DATA_SETS[name][1](folder, split)

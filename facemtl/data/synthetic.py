@@ -25,6 +25,7 @@ from facemtl.data._head_scene import draw_background, draw_light, expose, put_pa
 from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
+from facemtl.files import write_beside
 from facemtl.geometry import box_from_five
 from facemtl.image import write_image
 
@@ -182,9 +183,7 @@ def _line(folder: Path, sample: FaceSample, numbers: np.ndarray) -> str:
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    beside = path.with_name(f"{path.name}.partial")
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    write_beside(path, lambda partial: partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
 
 
 def _checked(fixed: dict[str, float | str]) -> dict[str, float | str]:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facemtl.errors import ModelError, OutputError
+from facemtl.files import write_beside
 from facemtl.models.face_model import FaceModel
 from facemtl.models.factory import create_model
 from facemtl.weights import METADATA_KEY, ModelSpec
@@ -21,15 +22,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: str) -> N
     Raises:
         OutputError: it cannot be written there, or the disk is full; what was there before still is.
     """
-    beside = path.with_name(path.name + ".part")
+    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {METADATA_KEY: metadata})
-        beside.replace(path)
+        write_beside(path, lambda partial: save_file(contiguous, partial, {METADATA_KEY: metadata}))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

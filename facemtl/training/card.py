@@ -9,9 +9,10 @@ import tomli_w
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from facemtl.files import write_beside
 from facemtl.models.files import load_model
 from facemtl.training.metrics import evaluate
-from facemtl.training.predictions import Predictions, write_beside
+from facemtl.training.predictions import Predictions
 from facemtl.weights import ModelSpec, sha256
 
 FILES = ("model.onnx", "model.safetensors")

@@ -20,6 +20,7 @@ from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.data.sets import data_root, read_split
 from facemtl.errors import ConfigError, DataError
 from facemtl.face import ATTRIBUTES
+from facemtl.files import write_beside
 from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.models.factory import create_model
@@ -78,11 +79,8 @@ class RunResult:
         arrays = {
             task: values.astype(np.float16 if task == "landmarks" else bool) for task, values in self.errors.items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        with beside.open("wb") as file:
-            np.savez_compressed(file, recipe=np.array(json.dumps(self.recipe, sort_keys=True)), **arrays)
-        beside.replace(path)
+        recipe = np.array(json.dumps(self.recipe, sort_keys=True))
+        write_beside(path, lambda partial: np.savez_compressed(partial, recipe=recipe, **arrays))
 
     @classmethod
     def load(cls, path: Path) -> RunResult:
@@ -90,9 +88,10 @@ class RunResult:
         if not path.is_file():
             raise DataError(f"the result {path} is missing: this run is not finished; train it without --tables-only")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                recipe = json.loads(file["recipe"].item())
-                return cls({k: file[k].astype(np.float32) for k in file.files if k != "recipe"}, recipe)
+            # Opened here, because numpy leaves a damaged file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                recipe = json.loads(kept["recipe"].item())
+                return cls({k: kept[k].astype(np.float32) for k in kept.files if k != "recipe"}, recipe)
         # What numpy raises of a cut or altered file depends on where it is hit.
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(

@@ -26,6 +26,7 @@ from facemtl.data.sample import FaceSample
 from facemtl.data.sets import data_root, read_split
 from facemtl.data.transforms import plain_crops
 from facemtl.errors import ConfigError, DataError, OutputError
+from facemtl.files import write_beside
 from facemtl.landmarks import SCHEMAS
 from facemtl.models.face_model import FaceModel
 from facemtl.models.factory import create_model
@@ -80,7 +81,8 @@ class TrainingData:
             first = samples[0]
             if first.schema != recipe.schema:
                 raise ConfigError(f"the {part} data has {first.schema!r} points, the recipe asks for {recipe.schema!r}")
-            missing = set(recipe.tasks) - {"landmarks"} - set(first.labels)
+            pointed = any(np.isfinite(s.points).any() for s in samples)
+            missing = set(recipe.tasks) - set(first.labels) - ({"landmarks"} if pointed else set())
             if missing:
                 raise ConfigError(f"the {part} data has no labels for {sorted(missing)}: leave them out of tasks")
         patches = build_cache(train, cache, recipe.patch_size, channels, progress)
@@ -287,10 +289,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}") from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from facemtl.errors import ConfigError, ModelError
+from facemtl.files import write_beside
 from facemtl.models.face_model import FaceModel
 from facemtl.models.files import load_model
 from facemtl.session import INPUT, OnnxSession
@@ -45,16 +46,15 @@ def export_onnx(source: Path, target: Path) -> dict[str, float]:
     if target.suffix != ".onnx":
         raise ConfigError(f"an ONNX file must be named .onnx to be found by its suffix, got {target}")
     model, spec = load_model(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".part")
-    try:
-        onnx.save(_convert(model, spec), beside)
-        differences = parity(model, spec, beside)
+    differences: dict[str, float] = {}
+
+    def write(partial: Path) -> None:
+        onnx.save(_convert(model, spec), partial)
+        differences.update(parity(model, spec, partial))
         if not all(difference <= TOLERANCE for difference in differences.values()):  # a NaN fails too
             raise ModelError(f"{source} and its ONNX form differ by more than {TOLERANCE:g}: {differences}")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+
+    write_beside(target, write)
     return differences
 
 

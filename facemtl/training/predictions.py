@@ -14,7 +14,6 @@ Columns of the table (Parquet or CSV):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES, Face
+from facemtl.files import write_beside
 from facemtl.geometry import check_boxes
 from facemtl.landmarks import SCHEMAS
 
@@ -189,17 +189,6 @@ def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
     overlaps = _iou(np.stack([face.box for face in faces]), face_box(sample))
     best = int(overlaps.argmax())
     return faces[best] if overlaps[best] >= MIN_IOU else None
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file beside ``path``, then put it in place: nobody sees a half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _gather(schema: str, samples: Sequence[FaceSample], faces: Sequence[Face | None], root: Path | None) -> Predictions:

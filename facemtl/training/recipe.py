@@ -106,7 +106,7 @@ class Recipe:
                 self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks),
                 "1, or more with landmarks",
             ),
-            "stop_k": (self.stop_k >= 2, "at least 2"),
+            "stop_k": (self.stop_k >= 3, "at least 3: two errors have their mean for a median, which says no trend"),
             "early_stopping": (
                 not self.early_stopping or "landmarks" in self.tasks,
                 "false where landmarks, the main task, are not among the tasks",

@@ -13,12 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from facemtl.errors import ImageError
+from facemtl.files import write_beside
 from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
 from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.training import plots
 from facemtl.training.metrics import corrected_points, evaluate, nme
-from facemtl.training.predictions import Predictions, write_beside
+from facemtl.training.predictions import Predictions
 
 WORST = 24  # faces on the sheet
 TILE = 168  # their side in pixels

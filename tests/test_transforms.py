@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from facemtl.data.cache import CropCache
+from facemtl.data.transforms import (
+    DETECTOR_JITTER,
+    REFINED_JITTER,
+    Augmentation,
+    jittered_crop,
+    mirror_labels,
+    mirror_points,
+    pixel_transform,
+    plain_crops,
+    to_nchw,
+)
+from facemtl.geometry import BOX_SIDE, box_from_five, crop_matrix, points_from_crop, points_to_crop, warp_crop
+from facemtl.landmarks import SCHEMAS
+
+P, SIZE, CROP_SCALE = 96, 40, 1.2
+EVERY_SCHEMA = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
+BRIGHTNESS = (39, 62, 98, 155, 245)  # of the dots at the five points
+# A face in the middle half of a patch, as a cache holds it.
+_SHAPE = np.array([[-20.0, -20], [20, -20], [0, 2], [-15, 20], [15, 18]])
+_SHAPE -= _SHAPE.mean(axis=0)
+FIVE = _SHAPE / np.hypot(*_SHAPE.T).mean() * (P / 2 / BOX_SIDE) + (P - 1) / 2
+
+
+def dotted_patch(points: np.ndarray, channels: int = 1) -> np.ndarray:
+    """Black, with a soft dot of its own brightness at each of the five points."""
+    y, x = np.mgrid[:P, :P]
+    patch = np.zeros((P, P))
+    for (px, py), value in zip(points, BRIGHTNESS, strict=True):
+        patch += value * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 2.0**2))
+    patch = np.round(patch).astype(np.uint8)
+    return patch if channels == 1 else np.repeat(patch[..., None], 3, axis=2)
+
+
+def cache_of(points: np.ndarray, patches: np.ndarray | None = None, pose: int = 0, channels: int = 1) -> CropCache:
+    """(N, K, 2) points with dots under them, pose as given and one other label."""
+    count = len(points)
+    if patches is None:
+        patches = np.stack([dotted_patch(p, channels) for p in points])
+    labels = {"pose": np.full(count, pose), "smile": np.arange(count) % 3 - 1}
+    return CropCache(patches, points.astype(np.float32), labels, "mtfl5" if points.shape[1] == 5 else "ibug68")
+
+
+def rolled(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Clockwise as seen, about the middle of the patch."""
+    turn = np.exp(1j * math.radians(degrees))
+    turned = (points - (P - 1) / 2) @ np.array([1, 1j]) * turn
+    return np.stack([turned.real, turned.imag], axis=-1) + (P - 1) / 2
+
+
+def augment(cache: CropCache, rows: int | np.ndarray, seed: int = 0, **options):
+    settings = {"refined": 0.5, "mirror": 0.5, "pixels": 0.0} | options
+    channels = 3 if cache.patches.ndim == 4 else 1
+    rows = np.zeros(rows, dtype=int) if isinstance(rows, int) else rows
+    return Augmentation(SIZE, channels, CROP_SCALE, **settings)(cache, rows, (seed,))
+
+
+def recovered(points: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """From points (N, 5, 2) in network coordinates: how far each crop lies from the face box of ``truth``.
+
+    Returns shift x, shift y in box sides, log scale, roll in degrees: (N,) each.
+    """
+    box = box_from_five(truth)
+    p = ((truth - (box[:2] + box[2:]) / 2) / (box[2] - box[0])) @ np.array([1, 1j])
+    q = points.astype(float) @ np.array([1, 1j])
+    a = ((q - q.mean(axis=1, keepdims=True)) @ (p - p.mean()).conj()) / np.sum(np.abs(p - p.mean()) ** 2)
+    middle = p.mean() - q.mean(axis=1) / a  # where q is 0
+    np.testing.assert_allclose(a[:, None] * (p - middle[:, None]), q, atol=1e-5)  # a similarity and nothing else
+    return middle.real, middle.imag, -np.log(np.abs(a)) - math.log(CROP_SCALE), -np.degrees(np.angle(a))
+
+
+# Mirrors
+
+
+def test_mirrored_pose_classes_run_the_other_way():
+    assert [mirror_labels({"pose": i})["pose"] for i in range(5)] == [4, 3, 2, 1, 0]
+
+
+def test_what_is_missing_or_has_no_side_stays():
+    assert mirror_labels({"pose": -1, "smile": 0, "glasses": 1, "gender": -1}) == {
+        "pose": -1,
+        "smile": 0,
+        "glasses": 1,
+        "gender": -1,
+    }
+
+
+def test_mirrored_points_swap_sides():
+    points = np.array([[2.0, 3], [6, 3], [4, 5], [3, 8], [5, 8]])
+    expected = [[3, 3], [7, 3], [5, 5], [4, 8], [6, 8]]  # x becomes 9 - x in an image 10 wide
+    np.testing.assert_array_equal(mirror_points(points, 10, SCHEMAS["mtfl5"].flip_order), expected)
+
+
+@EVERY_SCHEMA
+def test_two_mirrors_are_none(schema):
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 60, (3, len(schema), 2)).astype(np.float32)
+    points[1, 0] = np.nan
+    once = mirror_points(points, 60, schema.flip_order)
+    assert not np.array_equal(once, points, equal_nan=True)
+    np.testing.assert_array_equal(mirror_points(once, 60, schema.flip_order), points)
+
+    labels = {"pose": 1, "smile": 1, "gender": -1}
+    assert mirror_labels(mirror_labels(labels)) == labels
+
+    image = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    whole = crop_matrix(np.array([-0.5, -0.5, 59.5, 59.5]), 60, mirror=True)
+    mirrored = warp_crop(image, whole, 60)
+    np.testing.assert_array_equal(mirrored, image[:, ::-1])
+    np.testing.assert_array_equal(warp_crop(mirrored, whole, 60), image)
+
+
+@EVERY_SCHEMA
+def test_the_mirror_of_an_augmented_crop_is_the_mirror_of_its_points_and_labels(schema):
+    points = np.random.default_rng(1).uniform(20, 76, (1, len(schema), 2))
+    noise = np.random.default_rng(2).integers(0, 256, (1, P, P), dtype=np.uint8)
+    cache = cache_of(points, cv2.GaussianBlur(noise[0], (0, 0), 2)[None], pose=1)
+    image, found, labels = augment(cache, 6, mirror=0)
+    flipped, mirrored, other = augment(cache, 6, mirror=1)
+    np.testing.assert_allclose(flipped, image[..., ::-1], atol=1)  # rounding of the interpolation
+    expected = mirror_points(points_to_crop(found, SIZE), SIZE, schema.flip_order)
+    np.testing.assert_allclose(points_to_crop(mirrored, SIZE), expected, atol=1e-4)
+    assert labels["pose"].tolist() == [1] * 6
+    assert other["pose"].tolist() == [3] * 6
+    assert other["smile"].tolist() == labels["smile"].tolist()
+
+
+# Crops
+
+
+def test_plain_crops_are_the_crops_of_the_true_boxes():
+    cache = cache_of(np.stack([FIVE, FIVE]), channels=3)
+    images, points, labels = plain_crops(cache, SIZE, CROP_SCALE)
+    assert (images.shape, images.dtype) == ((2, 3, SIZE, SIZE), np.uint8)
+    assert (points.shape, points.dtype) == ((2, 5, 2), np.float32)
+    expected = warp_crop(cache.patches[0], crop_matrix(cache.box, SIZE, CROP_SCALE), SIZE)
+    np.testing.assert_array_equal(images[0].transpose(1, 2, 0), expected)
+    np.testing.assert_allclose(points[0], (FIVE - (P - 1) / 2) / (P / 2) / CROP_SCALE, atol=1e-6)
+    assert labels["smile"].tolist() == [-1, 0]
+
+
+def test_a_corner_of_the_face_box_in_network_coordinates():
+    corner = cache_of(FIVE[None]).box[:2]
+    _, points, _ = plain_crops(cache_of(np.tile(corner, (1, 5, 1)), np.zeros((1, P, P), np.uint8)), SIZE, CROP_SCALE)
+    np.testing.assert_allclose(points, -0.5 / 1.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_and_types_of_a_batch(channels):
+    cache = cache_of(np.stack([FIVE] * 3), channels=channels)
+    images, points, labels = augment(cache, np.array([2, 0, 1, 1]), pixels=1.0)
+    assert (images.shape, images.dtype) == ((4, channels, SIZE, SIZE), np.uint8)
+    assert images.flags.c_contiguous
+    assert (points.shape, points.dtype) == ((4, 5, 2), np.float32)
+    assert {task: values.dtype for task, values in labels.items()} == {"pose": np.int64, "smile": np.int64}
+    assert labels["smile"].tolist() == [1, -1, 0, 0]
+
+
+def test_to_nchw_puts_channels_first():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(to_nchw(images)[1, 2], images[1, :, :, 2])
+    np.testing.assert_array_equal(to_nchw(images[..., 0])[:, 0], images[..., 0])
+
+
+@pytest.mark.parametrize("refined", [0.0, 1.0])
+@pytest.mark.parametrize("face_roll", [0.0, 35.0])
+def test_dots_painted_at_the_points_stay_under_the_points(refined, face_roll):
+    # Each dot has its own brightness, so that swapped points would show as well.
+    cache = cache_of(rolled(FIVE, face_roll)[None])
+    images, points, labels = augment(cache, 60, refined=refined)
+    mirrored = labels["pose"] == 4
+    assert 15 < mirrored.sum() < 45
+    y, x = np.mgrid[:SIZE, :SIZE]
+    checked = 0
+    for image, places, swapped in zip(images[:, 0].astype(float), points_to_crop(points, SIZE), mirrored, strict=True):
+        for i, place in enumerate(places):
+            if place.min() < 5 or place.max() > SIZE - 6:
+                continue  # a dot cut by the border has another centre
+            window = np.where((x - place[0]) ** 2 + (y - place[1]) ** 2 < 5**2, image, 0)
+            centre = np.array([(window * x).sum(), (window * y).sum()]) / window.sum()
+            np.testing.assert_allclose(centre, place, atol=0.15)
+            source = SCHEMAS["mtfl5"].flip_order[i] if swapped else i
+            assert 0.75 < window.max() / BRIGHTNESS[source] < 1.02  # the peak may lie between pixels
+            checked += 1
+    assert checked > 200
+
+
+def test_missing_points_stay_missing():
+    points = FIVE.copy()
+    points[0] = np.nan  # the left eye
+    cache = cache_of(points[None], dotted_patch(FIVE)[None])
+    _, found, labels = augment(cache, 40)
+    mirrored = labels["pose"] == 4
+    assert 5 < mirrored.sum() < 35
+    lost = np.isnan(found).all(axis=2)
+    assert (lost == np.isnan(found).any(axis=2)).all()
+    np.testing.assert_array_equal(lost[~mirrored], [[True, False, False, False, False]] * (~mirrored).sum())
+    np.testing.assert_array_equal(lost[mirrored], [[False, True, False, False, False]] * mirrored.sum())
+
+
+def test_a_missing_pose_stays_missing_in_a_mirror():
+    _, _, labels = augment(cache_of(FIVE[None], pose=-1), 20, mirror=1.0)
+    assert labels["pose"].tolist() == [-1] * 20
+
+
+# Chance
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_follows_from_its_seed(channels):
+    cache = cache_of(np.stack([FIVE] * 4), channels=channels)
+    rows = np.arange(4).repeat(8)
+    augmentation = Augmentation(SIZE, channels, CROP_SCALE, pixels=1.0)
+    first = augmentation(cache, rows, (3, 5))
+    other = augmentation(cache, rows, (3, 6))
+    for again in (augmentation, Augmentation(SIZE, channels, CROP_SCALE, pixels=1.0)):
+        images, points, labels = again(cache, rows, (3, 5))
+        np.testing.assert_array_equal(images, first[0])
+        np.testing.assert_array_equal(points, first[1])
+        assert {t: v.tolist() for t, v in labels.items()} == {t: v.tolist() for t, v in first[2].items()}
+    assert not np.array_equal(other[0], first[0])
+    assert not np.array_equal(other[1], first[1])
+
+
+def test_crops_of_one_batch_differ():
+    _, points, _ = augment(cache_of(FIVE[None]), 50)
+    assert len(np.unique(points[:, 0], axis=0)) == 50
+
+
+@pytest.mark.parametrize("mirror, share", [(0.0, (0, 0)), (1.0, (400, 400)), (0.25, (70, 130))])
+def test_the_share_of_mirrored_crops(mirror, share):
+    _, _, labels = augment(cache_of(FIVE[None]), 400, mirror=mirror)
+    assert share[0] <= (labels["pose"] == 4).sum() <= share[1]
+
+
+def test_pixels_are_disturbed_in_their_share_and_points_never():
+    cache = cache_of(FIVE[None])
+    plain, disturbed, half = (augment(cache, 300, pixels=share) for share in (0.0, 1.0, 0.5))
+    np.testing.assert_array_equal(plain[1], disturbed[1])
+    np.testing.assert_array_equal(plain[1], half[1])
+    changed, half_changed = ((plain[0] != batch[0]).any(axis=(1, 2, 3)).sum() for batch in (disturbed, half))
+    assert changed > 150  # by chance none of the steps may touch a picture
+    assert 0.3 < half_changed / changed < 0.7
+
+
+@pytest.mark.parametrize("jitter, refined", [(DETECTOR_JITTER, 0.0), (REFINED_JITTER, 1.0)])
+@pytest.mark.parametrize("face_roll", [0.0, 30.0])
+def test_jitter_has_the_stated_deviations(jitter, refined, face_roll):
+    truth = rolled(FIVE, face_roll)
+    count = 4000
+    _, points, _ = augment(cache_of(truth[None]), count, refined=refined, mirror=0)
+    upright = face_roll + _roll_of_shape() if jitter.upright else 0.0
+    clipped = 0.98872  # standard deviation of a normal variable clipped at 2.5
+    deviations = (jitter.shift_x, jitter.shift_y, jitter.scale, jitter.roll)
+    for values, mean, deviation in zip(recovered(points, truth), (0, 0, 0, upright), deviations, strict=True):
+        assert values.mean() == pytest.approx(mean, abs=4 * deviation / math.sqrt(count))
+        assert values.std() == pytest.approx(clipped * deviation, rel=0.05)
+        assert np.abs(values - mean).max() == pytest.approx(2.5 * deviation, rel=1e-3)
+
+
+def _roll_of_shape() -> float:
+    """Degrees by which FIVE itself leans: its right mouth corner is higher than its left one."""
+    (lx, ly), (rx, ry), _, (mlx, mly), (mrx, mry) = FIVE
+    down = np.array([mlx + mrx - lx - rx, mly + mry - ly - ry]) / 2
+    return math.degrees(math.atan2(ry - ly - down[0], rx - lx + down[1]))
+
+
+def test_both_kinds_of_jitter_take_their_shares():
+    _, points, _ = augment(cache_of(rolled(FIVE, 90)[None]), 400, refined=0.25, mirror=0)
+    *_, roll = recovered(points, rolled(FIVE, 90))
+    turned_upright = np.abs(roll - 90) < 20
+    assert (turned_upright | (np.abs(roll) < 30)).all()
+    assert 70 <= turned_upright.sum() <= 130
+
+
+def test_a_face_with_a_missing_point_cannot_be_turned_upright():
+    points = rolled(FIVE, 90)
+    lost = points.copy()
+    lost[2] = np.nan
+    _, found, _ = augment(cache_of(lost[None], dotted_patch(points)[None]), 50, refined=1.0, mirror=0)
+    eyes = found[:, 1] - found[:, 0]
+    assert (np.abs(np.degrees(np.arctan2(eyes[:, 1], eyes[:, 0])) - 90) < 11).all()
+
+
+def test_the_stated_jitter_is_that_of_detectors():
+    # Centre 0.22 d and 0.12 d of the box of side 3.45 d; 5th to 95th percentile of the side 3.0 d to 4.0 d.
+    assert DETECTOR_JITTER.shift_x == pytest.approx(0.22 / 3.45, abs=0.001)
+    assert DETECTOR_JITTER.shift_y == pytest.approx(0.12 / 3.45, abs=0.001)
+    assert DETECTOR_JITTER.scale == pytest.approx(math.log(4.0 / 3.0) / (2 * 1.645), abs=0.001)
+    assert not DETECTOR_JITTER.upright
+    assert REFINED_JITTER.upright
+
+
+def test_a_jittered_crop_by_hand():
+    box = np.array([20.0, 20, 60, 60])
+    matrix = jittered_crop(box, SIZE, 1.0, DETECTOR_JITTER, (1.0, -2.0, 0.0), 0.0, False)
+    # The side of 40 is the crop's own size: pixels of the image, moved by 0.064 * 40 and -2 * 0.035 * 40.
+    np.testing.assert_allclose(matrix, [[1, 0, 20.5 + 2.56], [0, 1, 20.5 - 2.8]])
+    matrix = jittered_crop(box, SIZE, 1.2, DETECTOR_JITTER, (0.0, 0.0, 1.0), 0.0, False)
+    assert matrix[0, 0] == pytest.approx(1.2 * math.exp(0.088))
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (SIZE, SIZE, 3)])
+def test_disturbed_pixels_keep_shape_and_type_and_leave_the_original(shape):
+    transform = pixel_transform(1 if len(shape) == 2 else 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    before = image.copy()
+    transform.set_random_seed(0)
+    changed = 0
+    for _ in range(300):
+        result = transform(image=image)["image"]
+        assert (result.shape, result.dtype) == (shape, np.uint8)
+        changed += not np.array_equal(result, image)
+    np.testing.assert_array_equal(image, before)
+    assert changed > 150
+
+
+def test_every_pixel_step_works_alone():
+    for channels, shape in ((1, (SIZE, SIZE)), (3, (SIZE, SIZE, 3))):
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        for step in pixel_transform(channels).transforms:
+            step.p = 1.0
+            result = step(image=image)["image"]
+            assert (result.shape, result.dtype) == (shape, np.uint8), step
+            assert not np.array_equal(result, image), step
+
+
+def test_disturbed_faces_are_still_the_same_faces():
+    face = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8), (0, 0), 3)
+    face = cv2.normalize(face, None, 20, 235, cv2.NORM_MINMAX)
+    transform = pixel_transform(1)
+    transform.set_random_seed(0)
+    alike = [np.corrcoef(face.ravel(), transform(image=face)["image"].ravel())[0, 1] for _ in range(300)]
+    assert np.median(alike) > 0.98
+    assert min(alike) > 0.3
+
+
+def test_importing_the_augmentation_asks_nothing_of_the_network():
+    code = """
+import socket
+def refuse(*arguments, **options):
+    raise SystemExit("a connection was tried")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import facemtl.data.transforms
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_a_network_predicts_goes_back_to_the_picture():
+    cache = cache_of(FIVE[None])
+    matrix = crop_matrix(cache.box, SIZE, CROP_SCALE)
+    _, points, _ = plain_crops(cache, SIZE, CROP_SCALE)
+    back = points_to_crop(points[0].astype(float), SIZE) @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(back, FIVE, atol=1e-4)
+    np.testing.assert_allclose(points_from_crop(points_to_crop(points, SIZE), SIZE), points, atol=1e-6)
