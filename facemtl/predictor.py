@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -44,7 +44,7 @@ class Predictor:
         tasks: leave out the others of the model's tasks; points are always found where the model has them.
         schema: the landmark schema wanted; an error if the model has another.
         passes: how often the crop is laid through the points found before; None: as the model says.
-        flip: average with the mirrored crop; None: as the model says.
+        flip: average the last pass with the mirrored crop; None: as the model says.
 
     Raises:
         ModelError: an unknown, damaged or unfitting model, an unknown task or schema.
@@ -78,6 +78,7 @@ class Predictor:
         if not self.tasks:
             raise ModelError(f"tasks is empty, and {self.spec.name} has no points; it has {', '.join(self.spec.tasks)}")
         self._points_task = ("landmarks",) if "landmarks" in self.tasks else ()
+        self._labels = {task: self.spec.attributes[task] for task in self.tasks if task != "landmarks"}
         self._threads = threads
         if detector is not None:
             self.detector = detector
@@ -144,18 +145,19 @@ class Predictor:
         schema = SCHEMAS[self.schema]
         matrices = [crop_matrix(box, self.spec.input_size, self.spec.crop_scale) for box in boxes]
         for _ in range(self.spec.passes - 1):
-            points = self._points(self._run(images, matrices, self._points_task), matrices)
+            # Mirrored crops are kept for the last pass: here they cost as much and change what comes out by nothing.
+            points = self._points(self._run(images, matrices, self._points_task, flip=False), matrices)
             matrices = [self._refined(schema.to_five(p), m) for p, m in zip(points, matrices, strict=True)]
-        outputs = self._run(images, matrices, self.tasks)
+        outputs = self._run(images, matrices, self.tasks, self.spec.flip)
         points = self._points(outputs, matrices)
-        probabilities = {task: _softmax(outputs[task]) for task in self.tasks if task != "landmarks"}
+        attributes = self._attributes(outputs, len(boxes))
         return [
             Face(
                 box=np.float32(boxes[i]),
                 score=scores[i],
                 landmarks=points[i],
                 schema=self.schema,
-                attributes=self._attributes({task: values[i] for task, values in probabilities.items()}),
+                attributes=attributes[i],
             )
             for i in range(len(boxes))
         ]
@@ -166,8 +168,10 @@ class Predictor:
             return matrix
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
-    def _run(self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str]) -> dict[str, np.ndarray]:
-        """Outputs of the network for a crop of each image, averaged with the mirrored crop where the model says so."""
+    def _run(
+        self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str], flip: bool
+    ) -> dict[str, np.ndarray]:
+        """Outputs of the network for a crop of each image, averaged with those for the mirrored crop if ``flip``."""
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
@@ -176,13 +180,13 @@ class Predictor:
                 crop[0] = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
             else:
                 crop[:] = colour.transpose(2, 0, 1)
-        if self.spec.flip:
+        if flip:
             crops = np.concatenate([crops, crops[..., ::-1]])
         outputs = self._session.run(crops, tasks)
         for task, values in outputs.items():
             if not (np.abs(values) <= LARGEST).all():  # false for NaN as well
                 raise ModelError(f"{self.spec.name} is damaged: its {task} are not finite, or far too large")
-        if not self.spec.flip:
+        if not flip:
             return outputs
         count = len(images)
         return {task: (out[:count] + self._mirrored(task, out[count:])) / 2 for task, out in outputs.items()}
@@ -200,14 +204,15 @@ class Predictor:
         crop_points = points_to_crop(outputs["landmarks"].astype(np.float64), self.spec.input_size)
         return np.float32([apply_affine(m, p) for m, p in zip(matrices, crop_points, strict=True)])
 
-    def _attributes(self, probabilities: Mapping[str, np.ndarray]) -> Mapping[str, Attribute]:
-        attributes = {}
-        for task, values in probabilities.items():
-            labels = self.spec.attributes[task]
-            best = int(values.argmax())
-            shares = MappingProxyType(dict(zip(labels, values.tolist(), strict=True)))
-            attributes[task] = Attribute(labels[best], float(values[best]), shares)
-        return MappingProxyType(attributes)
+    def _attributes(self, outputs: Mapping[str, np.ndarray], count: int) -> list[dict[str, Attribute]]:
+        """Name -> attribute, for each of ``count`` faces."""
+        faces: list[dict[str, Attribute]] = [{} for _ in range(count)]
+        for task, labels in self._labels.items():
+            for face, logits in zip(faces, outputs[task].tolist(), strict=True):
+                shares = softmax(logits)
+                best = max(range(len(labels)), key=shares.__getitem__)
+                face[task] = Attribute(labels[best], shares[best], dict(zip(labels, shares, strict=True)))
+        return faces
 
 
 def _load(image: np.ndarray | str | os.PathLike[str]) -> np.ndarray:
@@ -247,7 +252,9 @@ def _torch_session(path: Path, device: str, threads: int) -> Session:
     return TorchSession.load(path, device, threads)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows of (N, C) logits to probabilities, in float64 so that they sum to 1."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Probabilities of one face's classes; plain floats, because arrays of two to five numbers cost ten times more."""
+    largest = max(logits)
+    powers = [math.exp(value - largest) for value in logits]
+    total = sum(powers)
+    return [power / total for power in powers]

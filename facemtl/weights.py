@@ -35,7 +35,7 @@ class ModelSpec:
         channels: 1 (grey) or 3 (BGR).
         crop_scale: side of the crop over the side of the face box.
         passes: how often the crop is laid; each pass after the first through the points of the one before.
-        flip: whether each pass averages the crop and its mirror image.
+        flip: whether the last pass averages the crop and its mirror image.
     """
 
     name: str
