@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import math
+import pickle
 from collections.abc import Callable, Sequence
 
 import cv2
