@@ -169,8 +169,9 @@ def test_a_file_that_is_not_there(tmp_path):
         read_comparison(tmp_path / "gone.toml")
 
 
-def test_the_committed_comparison_can_be_read():
-    comparison = read_comparison(Path(__file__).parent.parent / "tools" / "recipes" / "compare_tcdcn.toml")
+@pytest.mark.parametrize("name", ["compare_tcdcn", "ablation_tcdcn", "choices_tcdcn"])
+def test_a_committed_comparison_can_be_read(name):
+    comparison = read_comparison(Path(__file__).parent.parent / "tools" / "recipes" / f"{name}.toml")
     alone = {comparison.baseline(task) for task in ("landmarks", "glasses", "smile", "gender", "pose")}
     assert alone == {"landmarks", "glasses", "smile", "gender", "pose"}
     # What makes a baseline fair: nothing differs but the tasks, and what matters only when a picture is predicted.
