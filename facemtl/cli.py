@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facemtl.errors import BoxError, ConfigError, FaceMTLError, SourceError
+from facemtl.errors import BoxError, ConfigError, FaceMTLError, OutputError, SourceError
 
 if TYPE_CHECKING:
     from facemtl.demo import Summary
@@ -190,12 +190,20 @@ def _predict(args: argparse.Namespace) -> int:
         image = read_image(path)
         faces = predict(image, boxes=boxes)
         if args.out:
+            _make_folder(Path(args.out).parent)
             write_image(args.out, draw_faces(image, faces))
         if args.json:
             print(json.dumps(frame_record(Frame(path, index, image), faces), allow_nan=False))
         else:
             print(face_table(path, faces))
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 def _box(text: str) -> list[float]:

@@ -57,8 +57,7 @@ def box_from_five(points: np.ndarray) -> np.ndarray:
     half = BOX_SIDE / 2 * sum(map(math.hypot, (v - x for v in xs), (v - y for v in ys))) / len(xs)
     if not math.isfinite(half) or (len(set(xs)) == 1 and len(set(ys)) == 1):
         raise BoxError(
-            "the five points give no box: they are not finite, or all in one place: "
-            f"{list(zip(xs, ys, strict=True))}"
+            f"the five points give no box: they are not finite, or all in one place: {list(zip(xs, ys, strict=True))}"
         )
     return np.array([x - half, y - half, x + half, y + half])
 

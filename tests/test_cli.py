@@ -166,8 +166,9 @@ def test_predict_takes_boxes(predictor: list, photo: str, capsys: pytest.Capture
 
 
 def test_predict_draws(predictor: list, photo: str, tmp_path: Path) -> None:
-    assert cli.main(["predict", photo, "--out", str(tmp_path / "annotated.png")]) == 0
-    assert (read_image(tmp_path / "annotated.png") != read_image(photo)).any()
+    target = tmp_path / "new folder" / "annotated.png"
+    assert cli.main(["predict", photo, "--out", str(target)]) == 0
+    assert (read_image(target) != read_image(photo)).any()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,8 @@ def test_predict_draws(predictor: list, photo: str, tmp_path: Path) -> None:
         (["--boxes", "a,b,c,d"], ["'a,b,c,d' is not X1,Y1,X2,Y2"]),
         (["PHOTO", "--boxes", "1,2,3,4"], ["go with one photo"]),
         (["PHOTO", "--out", "a.png"], ["go with one photo"]),
-        (["--out", "nowhere/a.png"], ["nowhere/a.png"]),
+        (["--out", "a.xyz"], ["a.xyz"]),
+        (["--out", "/dev/null/a.png"], ["/dev/null"]),
     ],
 )
 def test_predict_says_what_is_wrong_with_options(
