@@ -108,12 +108,13 @@ def invert_affine(matrix: np.ndarray) -> np.ndarray:
     return np.array([[e, -b, b * f - c * e], [-d, a, c * d - a * f]]) / det
 
 
-def warp_crop(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+def warp_crop(image: np.ndarray, matrix: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
     """Cut the crop that ``matrix`` (crop -> image) describes; the result is (size, size[, C]) of the image's dtype.
 
     Bilinear. Where the crop is coarser than the image, the part of the image under it is first averaged over whole
     blocks of pixels, so that small crops of large faces do not alias. Time and memory follow the visible part under
-    the crop, not the image and not the box.
+    the crop, not the image and not the box. With ``grey`` a BGR image gives a grey crop (size, size): a third of the
+    pixels to resample.
     """
     (a, b, c), (d, e, f) = matrix.tolist()
     last, (height, width) = size - 1, image.shape[:2]
@@ -122,13 +123,17 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     x1, x2 = _span(c, a * last, b * last, 2 * block, width)
     y1, y2 = _span(f, d * last, e * last, 2 * block, height)
     if x2 <= x1 or y2 <= y1:  # the crop lies outside the image
-        return np.zeros((size, size, *image.shape[2:]), dtype=image.dtype)
+        return np.zeros((size, size) if grey else (size, size, *image.shape[2:]), dtype=image.dtype)
     part = image[y1:y2, x1:x2]
-    matrix = matrix - np.array([[0, 0, x1], [0, 0, y1]])
+    if grey:
+        part = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY)
     block = min(block, x2 - x1, y2 - y1)  # a larger one would be mostly padding
     if block > 1:
-        part, matrix = _average_blocks(part, matrix, block)
-    return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        part = _average_blocks(part, block)
+    # index coordinates: image = corner + (block - 1) / 2 + block * part
+    start_x, start_y = c - x1 - (block - 1) / 2, f - y1 - (block - 1) / 2
+    into_part = np.array([[a, b, start_x], [d, e, start_y]]) / block
+    return cv2.warpAffine(part, into_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def _span(start: float, along: float, down: float, margin: int, length: int) -> tuple[int, int]:
@@ -137,15 +142,13 @@ def _span(start: float, along: float, down: float, margin: int, length: int) -> 
     return max(math.floor(low) - margin, 0), min(math.ceil(high) + margin + 1, length)
 
 
-def _average_blocks(image: np.ndarray, matrix: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The means of whole ``block`` x ``block`` pixels, and the crop matrix into them."""
+def _average_blocks(image: np.ndarray, block: int) -> np.ndarray:
+    """The means of whole ``block`` x ``block`` pixels."""
     pad_y, pad_x = (-side % block for side in image.shape[:2])
     if pad_x or pad_y:  # what is left over is padded, as everywhere, with black
         image = cv2.copyMakeBorder(image, 0, pad_y, 0, pad_x, cv2.BORDER_CONSTANT)
     size = (image.shape[1] // block, image.shape[0] // block)
-    # index coordinates: image = block * small + (block - 1) / 2
-    small_matrix = (matrix - np.array([[0, 0, (block - 1) / 2]] * 2)) / block
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), small_matrix
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def points_to_crop(normalised: np.ndarray, size: int) -> np.ndarray:

@@ -38,6 +38,8 @@ class LandmarkSchema:
         Exact for ``mtfl5``. For schemas that outline the eyes it is approximate: the mean of an eye's
         outline is not exactly where MTFL's annotators put the eye centre.
         """
+        if all(len(indices) == 1 for indices in self.five):  # nothing to average, and this runs for every face
+            return points[..., [index for (index,) in self.five], :]
         return np.stack([points[..., list(indices), :].mean(axis=-2) for indices in self.five], axis=-2)
 
 

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from facemtl.detect import Detector, MtcnnDetector
 from facemtl.errors import BoxError, ConfigError, DeviceError, ModelError
 from facemtl.face import Attribute, Face
 from facemtl.geometry import (
-    apply_affine,
     box_from_five,
     check_boxes,
     crop_matrix,
@@ -29,7 +27,8 @@ from facemtl.session import DEVICES, OnnxSession, Session
 from facemtl.weights import DEFAULT_MODEL, find_model
 
 BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
-LARGEST = 1e6  # output that a working network can have: points within a million crops, logits likewise
+MIRROR = np.float32([-1, 1])  # of x and y in network coordinates
+LARGEST = 1e6  # crops away from the middle: no working network puts a point there
 
 
 class Predictor:
@@ -175,17 +174,13 @@ class Predictor:
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
-            colour = warp_crop(image, matrix, size)
             if self.spec.channels == 1:
-                crop[0] = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
+                crop[0] = warp_crop(image, matrix, size, grey=True)
             else:
-                crop[:] = colour.transpose(2, 0, 1)
+                crop[:] = warp_crop(image, matrix, size).transpose(2, 0, 1)
         if flip:
             crops = np.concatenate([crops, crops[..., ::-1]])
         outputs = self._session.run(crops, tasks)
-        for task, values in outputs.items():
-            if not (np.abs(values) <= LARGEST).all():  # false for NaN as well
-                raise ModelError(f"{self.spec.name} is damaged: its {task} are not finite, or far too large")
         if not flip:
             return outputs
         count = len(images)
@@ -194,21 +189,27 @@ class Predictor:
     def _mirrored(self, task: str, output: np.ndarray) -> np.ndarray:
         """What the output for a mirrored crop says of the crop itself."""
         if task == "landmarks":
-            return output[:, list(SCHEMAS[self.schema].flip_order)] * np.float32([-1, 1])
+            return output[:, SCHEMAS[self.schema].flip_order] * MIRROR
         return output[:, ::-1] if task == "pose" else output
 
     def _points(self, outputs: Mapping[str, np.ndarray], matrices: list[np.ndarray]) -> np.ndarray:
         """(N, K, 2) float32 image pixels; K = 0 for a model without landmarks."""
         if "landmarks" not in outputs:
             return np.zeros((len(matrices), 0, 2), dtype=np.float32)
-        crop_points = points_to_crop(outputs["landmarks"].astype(np.float64), self.spec.input_size)
-        return np.float32([apply_affine(m, p) for m, p in zip(matrices, crop_points, strict=True)])
+        found = outputs["landmarks"]
+        if not -LARGEST <= found.min(initial=0) <= found.max(initial=0) <= LARGEST:  # comparisons with NaN are false
+            raise ModelError(f"{self.spec.name} is damaged: its landmarks are not finite, or far too large")
+        maps = np.stack(matrices)
+        crop_points = points_to_crop(found.astype(np.float64), self.spec.input_size)
+        return np.float32(crop_points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2])
 
     def _attributes(self, outputs: Mapping[str, np.ndarray], count: int) -> list[dict[str, Attribute]]:
         """Name -> attribute, for each of ``count`` faces."""
         faces: list[dict[str, Attribute]] = [{} for _ in range(count)]
         for task, labels in self._labels.items():
             for face, logits in zip(faces, outputs[task].tolist(), strict=True):
+                if not math.isfinite(sum(logits)):
+                    raise ModelError(f"{self.spec.name} is damaged: its {task} are not finite")
                 shares = softmax(logits)
                 best = max(range(len(labels)), key=shares.__getitem__)
                 face[task] = Attribute(labels[best], shares[best], dict(zip(labels, shares, strict=True)))

@@ -1,4 +1,4 @@
-"""The wheel holds all that a user of the package needs: built, installed elsewhere, it predicts what the checkout does."""
+"""The wheel holds all that a user needs: built, installed elsewhere, it predicts what the checkout does."""
 
 from __future__ import annotations
 

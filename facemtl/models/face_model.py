@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
+
 
 class Standardise(nn.Module):
     """uint8 pixels to float32 with mean 0 and variance 1 within each crop, whatever its light and contrast.
@@ -15,11 +17,10 @@ class Standardise(nn.Module):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float() / 255
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = x - mean
+        x = images.float()
+        x = x - x.mean(dim=(1, 2, 3), keepdim=True)
         variance = (x * x).mean(dim=(1, 2, 3), keepdim=True)
-        return x * torch.rsqrt(variance + 1e-4)
+        return x * torch.rsqrt(variance + FLAT)
 
 
 class PointsHead(nn.Module):

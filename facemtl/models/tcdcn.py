@@ -17,6 +17,13 @@ class AbsTanh(nn.Module):
         return torch.tanh(x).abs()
 
 
+class Abs(nn.Module):
+    """|x|."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
 class LocallyConnected2d(nn.Module):
     """A convolution whose filters are not shared: every output position has its own. No padding, stride 1.
 
@@ -64,11 +71,13 @@ class TCDCN(nn.Module):
         width, side = 1, input_size
         for out, kernel, pooled in stages:
             conv = nn.Conv2d(width, out, kernel) if shared_filters else LocallyConnected2d(width, out, kernel, side)
-            layers += [conv, AbsTanh()]
             width, side = out, side - kernel + 1
             if pooled:
-                layers.append(nn.MaxPool2d(2))
+                # The largest |tanh x| is tanh of the largest |x|: pooled first, a quarter of the tanh are computed.
+                layers += [conv, Abs(), nn.Sequential(nn.MaxPool2d(2), nn.Tanh())]
                 side //= 2
+            else:
+                layers += [conv, AbsTanh()]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, features), AbsTanh())
 
     def forward(self, images: Tensor) -> Tensor:
