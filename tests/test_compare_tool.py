@@ -82,10 +82,10 @@ def test_methods_are_trained_judged_and_told(folder, finished):
     kept = {
         f"{m}.seed{s}.{split}.npz" for m in ("alone", "with noise") for s in (0, 1) for split in ("heldout", "test")
     }
-    assert {path.name for path in results.iterdir()} == {*kept, "comparison.md", "heldout.png", "test.png"}
+    assert {path.name for path in results.iterdir()} == {*kept, "small.md", "small-heldout.png", "small-test.png"}
     assert (folder / "runs" / "small" / "with noise" / "seed1" / "model.safetensors").is_file()
 
-    text = (results / "comparison.md").read_text(encoding="utf-8")
+    text = (results / "small.md").read_text(encoding="utf-8")
     assert finished.stdout.strip() == text.strip()
     assert "Made by `python tools/compare.py small.toml --set learning_rate=1e-3`." in text
     assert "### heldout: 8 faces, 2 seeds" in text
@@ -95,7 +95,7 @@ def test_methods_are_trained_judged_and_told(folder, finished):
     assert all(line.split(" | ")[-1] in ("helped |", "hurt |", "undecided |") for line in lines)
     assert "| alone |" not in text
     for split in ("heldout", "test"):
-        assert read_image(results / f"{split}.png").std() > 5
+        assert read_image(results / f"small-{split}.png").std() > 5
     assert "4/4" in finished.stderr  # the progress of the runs
 
 
@@ -112,12 +112,12 @@ def test_a_bad_file_is_one_sentence_and_status_2(tmp_path):
 def test_tables_only_needs_no_training(folder, finished, compare, tmp_path, capsys):
     shutil.copytree(folder / "docs", tmp_path / "docs")
     results = tmp_path / "docs" / "results" / "small"
-    for made in ("comparison.md", "heldout.png", "test.png"):
+    for made in ("small.md", "small-heldout.png", "small-test.png"):
         (results / made).unlink()
     data = ("--data-root", folder / "data", "--set", "learning_rate=1e-3")
     assert compare(tmp_path, folder / "small.toml", "--tables-only", *data) == 0
     assert capsys.readouterr().out.splitlines()[4:] == finished.stdout.splitlines()[4:]
-    assert {"comparison.md", "heldout.png", "test.png"} <= {path.name for path in results.iterdir()}
+    assert {"small.md", "small-heldout.png", "small-test.png"} <= {path.name for path in results.iterdir()}
     assert not (tmp_path / "runs").exists()
 
 

@@ -5,7 +5,7 @@
     python tools/compare.py tools/recipes/compare_tcdcn.toml --tables-only     # from the kept results, no training
 
 Interrupted, the same command continues. Each run leaves a small file of errors per face under --results; the tables
-are written there too (comparison.md and one picture a split) and printed.
+are written there too (<name>.md and <name>-<split>.png) and printed.
 Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted.
 """
 
@@ -52,11 +52,9 @@ def main() -> int:
             samples = read_split(data, split, args.data_root)
             verdicts = judge(comparison, load_errors(comparison, results, split), samples, split)
             text += as_markdown(verdicts) + "\n"
-            figure = forest_plot(verdicts)
-            write_beside(
-                results / f"{split}.png", lambda path, figure=figure: figure.savefig(path, format="png", dpi=110)
-            )
-        write_beside(results / "comparison.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            picture, figure = results / f"{comparison.name}-{split}.png", forest_plot(verdicts)
+            write_beside(picture, lambda path, figure=figure: figure.savefig(path, format="png", dpi=110))
+        write_beside(results / f"{comparison.name}.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
         print(text)
     except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command continues", file=sys.stderr)

@@ -105,28 +105,21 @@ def delta_m(
 ) -> Interval:
     """Mean relative change of error over the tasks, in percent; negative is better.
 
-    The Delta-m of Maninis et al. (CVPR 2019) on errors, of which lower is better for every task. Where a baseline
-    makes no error, in any resample, there is no relative change: NaN, which is undecided.
+    The Delta-m of Maninis et al. (CVPR 2019) on errors, of which lower is better for every task. Resampled differences
+    are taken relative to the baseline's error as measured: relative to a resampled one, few seeds would now and then
+    divide by nearly nothing. A baseline that makes no error gives NaN, which is undecided.
 
     Args:
         errors: task -> (S, N) of the multi-task method.
         baselines: task -> (S, N) of that task's single-task model, over the same seeds and faces.
         groups: task -> (N,) groups as in :func:`group_error`.
     """
-    ratios, drawn = [], []
+    changes, drawn = [], []
     for task, values in errors.items():
         base = baselines[task]
-        ratios.append(_relative(group_error(values, groups[task]).mean(), group_error(base, groups[task]).mean()))
-        drawn.append(
-            _relative(
-                resampled_errors(values, groups[task], resamples=resamples),
-                resampled_errors(base, groups[task], resamples=resamples),
-            )
-        )
+        unit = group_error(base, groups[task]).mean() or np.nan
+        changes.append((group_error(values, groups[task]).mean() - unit) / unit)
+        ours, theirs = (resampled_errors(e, groups[task], resamples=resamples) for e in (values, base))
+        drawn.append((ours - theirs) / unit)
     low, high = np.percentile(100 * np.mean(drawn, axis=0), [2.5, 97.5])
-    return Interval(float(100 * np.mean(ratios)), float(low), float(high))
-
-
-def _relative(errors: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """Change of the errors as a fraction of the baseline's, which is NaN where that is zero."""
-    return errors / np.where(baseline > 0, baseline, np.nan) - 1
+    return Interval(float(100 * np.mean(changes)), float(low), float(high))
