@@ -169,7 +169,7 @@ def test_a_file_that_is_not_there(tmp_path):
         read_comparison(tmp_path / "gone.toml")
 
 
-@pytest.mark.parametrize("name", ["compare_tcdcn", "ablation_tcdcn", "choices_tcdcn"])
+@pytest.mark.parametrize("name", ["compare_tcdcn", "ablation_tcdcn"])
 def test_a_committed_comparison_can_be_read(name):
     comparison = read_comparison(Path(__file__).parent.parent / "tools" / "recipes" / f"{name}.toml")
     alone = {comparison.baseline(task) for task in ("landmarks", "glasses", "smile", "gender", "pose")}

@@ -61,6 +61,7 @@ def benchmark_prediction(model: str, threads: int) -> None:
     crop = np.random.default_rng(0).integers(
         0, 256, (1, spec.channels, spec.input_size, spec.input_size), dtype=np.uint8
     )
+    crops = np.repeat(crop, 64, axis=0)
     picture = np.full((480, 640, 3), 90, dtype=np.uint8)
     picture[150:300, 200:350] = face.image
     boxes = face.box[None]
@@ -69,6 +70,7 @@ def benchmark_prediction(model: str, threads: int) -> None:
     default = f"{spec.passes} passes{', flip' if spec.flip else ''}"
     cases = {
         "network alone, one crop": (repeat(lambda: session.run(crop, spec.tasks), 500), 500),
+        "network alone, 64 crops at once": (repeat(lambda: session.run(crops, spec.tasks), 8), 8 * 64),
         "crop + network + decoding, 1 pass, no flip": (repeat(lambda: single(face.image, boxes), 200), 200),
         f"the same as shipped: {default}": (repeat(lambda: predict(face.image, boxes), 200), 200),
         f"as shipped ({default}), in a 640 x 480 picture": (repeat(lambda: predict(picture, shifted), 200), 200),
@@ -83,6 +85,7 @@ def benchmark_prediction(model: str, threads: int) -> None:
 
 def benchmark_training(recipe_file: Path) -> None:
     """Images a second of what a training does, on rendered faces."""
+    import cv2
     import torch
 
     from facemtl.data.synthetic import write_dataset
@@ -91,6 +94,7 @@ def benchmark_training(recipe_file: Path) -> None:
     from facemtl.training.engine import Run, TrainingData
     from facemtl.training.recipe import read_recipe
 
+    cv2.setNumThreads(1)  # as a training does; also, OpenCV's thread pool does not survive the fork of the workers
     recipe = read_recipe(recipe_file)
     model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +105,7 @@ def benchmark_training(recipe_file: Path) -> None:
         run = Run(recipe, data, Path(folder) / "run", torch.device("cpu"))
         torch.set_num_threads(recipe.threads)
         augmentation = recipe.augmentation(model.backbone.input_size, model.backbone.channels)
-        steps = 60
+        steps = 40
         dataset = StepDataset(data.train, augmentation, recipe.batch_size, seed=0)
         batch = dataset[0]
 

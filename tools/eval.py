@@ -62,7 +62,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="face boxes: those that come with the set, around the true points, or the detector's (default: published)",
     )
     parser.add_argument("--passes", type=int, help="passes through the network (default: as the model says)")
-    parser.add_argument("--no-flip", action="store_true", help="no averaging with the mirrored crop")
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average the last pass with the mirrored crop (default: as the model says)",
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the network runs (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network (default: 1)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: runs/eval/NAME, or beside the file)")
@@ -85,7 +89,7 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
         device=args.device,
         threads=args.threads,
         passes=args.passes,
-        flip=False if args.no_flip else None,
+        flip=args.flip,
     )
     samples = read_split(args.data, args.split, root)
     return predict_samples(predictor, samples, face_boxes(samples, args.boxes), root), predictor.spec.name

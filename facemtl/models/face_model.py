@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
 
@@ -17,10 +17,7 @@ class Standardise(nn.Module):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float()
-        x = x - x.mean(dim=(1, 2, 3), keepdim=True)
-        variance = (x * x).mean(dim=(1, 2, 3), keepdim=True)
-        return x * torch.rsqrt(variance + FLAT)
+        return F.layer_norm(images.float(), images.shape[1:], eps=FLAT)
 
 
 class PointsHead(nn.Module):
