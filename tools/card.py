@@ -44,6 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, help="folder of a finished training")
     parser.add_argument("--refresh", type=Path, metavar="FOLDER", help="measure a shipped model again")
+    parser.add_argument(
+        "--commit", default="HEAD", help="what the training ran from; default the checkout as it is now"
+    )
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="where shipped models stand")
     args = parser.parse_args()
     if (args.run is None) == (args.refresh is None):
@@ -55,7 +58,9 @@ def main() -> int:
             recipe = json.loads((args.run / "recipe.json").read_text())
             folder = args.weights / recipe["name"]
             save_model(folder / MODEL, *load_model(args.run / MODEL))
-            commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+            commit = subprocess.run(
+                ["git", "rev-parse", "--verify", args.commit], capture_output=True, text=True, check=True
+            ).stdout
             training = {
                 "recipe": f"tools/recipes/{recipe['name']}.toml",
                 "commit": commit.strip(),
