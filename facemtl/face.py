@@ -35,13 +35,26 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 
 
+# The task of the head's rotation, and the order of its three numbers.
+ANGLES_TASK = "angles"
+ANGLES = ("yaw", "pitch", "roll")
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of one face: the likeliest class, its probability, and those of all classes (they sum to 1)."""
+    """One attribute of one face.
+
+    Attributes:
+        label: the likeliest class.
+        confidence: its probability, calibrated where the model is.
+        probabilities: of all classes; they sum to 1.
+        certain: whether the confidence reaches the model's threshold for this attribute; under it, better abstain.
+    """
 
     label: str
     confidence: float
     probabilities: Mapping[str, float]
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

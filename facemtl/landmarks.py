@@ -104,3 +104,18 @@ SCHEMAS: dict[str, LandmarkSchema] = {
     ),
     "ibug68": _ibug68(),
 }
+
+POINTS = "landmarks"  # the task of a model's main points
+
+
+def points_task(schema: str) -> str:
+    """The task that gives a model's points of a further schema, beside its main ones: ``landmarks_ibug68``."""
+    return f"{POINTS}_{schema}"
+
+
+def schema_of(task: str, main: str) -> str | None:
+    """The landmark schema of a task's points, ``main`` being that of ``landmarks``; None for a task of another kind."""
+    if task == POINTS:
+        return main
+    prefix, _, schema = task.partition("_")
+    return schema if prefix == POINTS and schema in SCHEMAS else None

@@ -29,13 +29,18 @@ class ModelSpec:
         name: of the model.
         backbone: the name it was created with, and ``backbone_options`` what else was said.
         schema: landmark schema of the points.
-        tasks: the outputs; ``landmarks`` and attributes.
+        tasks: what is predicted; ``landmarks``, points of further schemas (``landmarks_ibug68``), attributes, ``angles``.
         attributes: attribute -> class names, in the order of its logits.
         input_size: side S of the crop in pixels.
         channels: 1 (grey) or 3 (BGR).
         crop_scale: side of the crop over the side of the face box.
         passes: how often the crop is laid; each pass after the first through the points of the one before.
         flip: whether the last pass averages the crop and its mirror image.
+        points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
+        uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
+        temperatures: attribute -> what its logits are divided by before they become probabilities; 1 where not named.
+        thresholds: attribute -> confidence under which it is better to abstain; 0 where not named.
+        sigma_scale: factor on the network's standard deviations that makes them those of held-out faces.
     """
 
     name: str
@@ -49,6 +54,11 @@ class ModelSpec:
     passes: int = 1
     flip: bool = False
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    points_head: str = "direct"
+    uncertainty: bool = False
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    sigma_scale: float = 1.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ class FaceSample:
         box: (4,) float32 ``x1 y1 x2 y2``, image pixels, or None where the set gives none.
         source: where the row stands, ``file:line``.
         group: part of the data set it belongs to, such as a folder.
+        angles: (3,) float32 yaw, pitch, roll of the head in degrees (signs: :mod:`facemtl.face`), NaN where missing;
+            None where the set gives none.
+        strata: further parts of the set by which errors are told apart, name -> part; nothing is trained on them.
     """
 
     image: Path
@@ -36,6 +39,8 @@ class FaceSample:
     box: np.ndarray | None = None
     source: str = ""
     group: str = ""
+    angles: np.ndarray | None = None
+    strata: Mapping[str, str] = field(default_factory=dict)
 
 
 def face_box(sample: FaceSample) -> np.ndarray:
