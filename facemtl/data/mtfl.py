@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path, PureWindowsPath
-from typing import TypeVar
 
 import numpy as np
 
+from facemtl.data.rows import Row, image_of, parse_rows, read_lines
 from facemtl.data.sample import FaceSample
 from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES
@@ -28,8 +28,6 @@ LABEL_ORDER = ("gender", "smile", "glasses", "pose")
 FIELDS = 1 + 10 + len(LABEL_ORDER)
 TRAINING_ROWS = 10_000
 HELDOUT_ROWS = "mtfl_heldout.txt"
-
-Row = TypeVar("Row")
 
 
 def read_mtfl(root: str | Path, split: str) -> list[FaceSample]:
@@ -69,30 +67,8 @@ def heldout_rows() -> frozenset[int]:
     return frozenset(int(line) for line in text.split("\n") if line and not line.startswith("#"))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: expected the unpacked MTFL archive, see datasets/mtfl/README.md") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text: {error}") from None
-
-
 def _parse_lines(path: Path, parse: Callable[[str, int], Row]) -> list[Row]:
-    """``parse(line, number)`` of every line that is not blank; the bad ones are reported all at once."""
-    rows: list[Row] = []
-    bad: list[str] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(parse(line, number))
-        except (ValueError, OSError) as error:
-            bad.append(f"{path}:{number}: {error}")
-    if bad:
-        shown = "\n".join(bad[:20]) + (f"\n... and {len(bad) - 20} more" if len(bad) > 20 else "")
-        raise DataError(f"{len(bad)} bad rows in {path}:\n{shown}")
-    return rows
+    return parse_rows(path, read_lines(path, "the unpacked MTFL archive, see datasets/mtfl/README.md"), parse)
 
 
 def _read_rows(root: Path, name: str, boxes: dict[str, np.ndarray]) -> list[FaceSample]:
@@ -106,12 +82,8 @@ def _parse(root: Path, line: str, source: str, boxes: dict[str, np.ndarray]) -> 
     fields = line.split()
     if len(fields) != FIELDS:
         raise ValueError(f"expected {FIELDS} fields (path, 5 x, 5 y, 4 codes), found {len(fields)}")
-    path = PureWindowsPath(fields[0])  # reads both separators
-    if path.anchor or ".." in path.parts:  # an anchor is a drive or a leading separator
-        raise ValueError(f"the path {fields[0]!r} leaves the data set's folder")
-    image = root.joinpath(*path.parts)
-    if not image.is_file():
-        raise ValueError(f"the image {path.as_posix()} is missing")
+    image = image_of(root, fields[0])
+    path = image.relative_to(root)
     coordinates = np.array([float(v) for v in fields[1:11]], dtype=np.float32)
     if not np.isfinite(coordinates).all():
         raise ValueError("a coordinate is not finite")

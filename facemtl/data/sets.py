@@ -6,17 +6,21 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from facemtl.data.genki4k import read_genki4k
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.sample import FaceSample
+from facemtl.data.udacity68 import read_udacity68
 from facemtl.data.utkface import read_utkface
 from facemtl.errors import DataError
 
 # The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
 LAYOUT_FILES = {"train": "training.txt", "heldout": "heldout.txt", "test": "testing.txt"}
 
-# name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and test)
+# name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and, in some, test)
 DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mtfl": ("MTFL", read_mtfl),
+    "udacity68": ("udacity68", read_udacity68),
+    "genki4k": ("genki4k", read_genki4k),
     "utkface": ("utkface", read_utkface),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }

@@ -4,7 +4,8 @@ Zhang, Song and Qi, "Age Progression/Regression by Conditional Adversarial Autoe
 https://susanqq.github.io/UTKFace/. A picture is named ``age_gender_race_date.jpg``, and what follows the first dot may
 vary (``.jpg.jpg`` here, ``.jpg.chip.jpg`` elsewhere): age in years, gender 0 male and 1 female. There are no points.
 
-Race is not read: the package has no use for it.
+The race in the name is read for one purpose: to tell errors apart, so that a report shows for whom a model is worse.
+It is a stratum (:attr:`facemtl.data.sample.FaceSample.strata`), never a label, and nothing is trained on it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from facemtl.data.sample import MISSING, FaceSample
 from facemtl.errors import DataError
+from facemtl.face import ATTRIBUTES
 
 SPLITS = ("train", "heldout", "test")
 SIDE = 128  # of every picture, in pixels
@@ -24,13 +26,14 @@ SIDE = 128  # of every picture, in pixels
 # detector's boxes over 200 training pictures; `python datasets/utkface/prepare.py --measure-box` prints it.
 FACE_BOX = (12.5, 13.0, 112.8, 113.6)
 ADULT, SENIOR = 18, 60  # the first year of life of these age groups
+ETHNICITIES = ("white", "black", "asian", "indian", "others")  # published codes 0 to 4
 
 
 def read_utkface(root: str | Path, split: str) -> list[FaceSample]:
     """The faces of one split in the order of their names, with schema ``mtfl5``, no point known and a box.
 
-    Labels are ``gender`` and the group ``age``. Some names lack a field: which one it is cannot be told (only age is
-    sure to come first), so the gender of such a face is missing.
+    Labels are ``gender`` and the group ``age``; strata are ``age`` and ``ethnicity``. Some names lack a field: which
+    one it is cannot be told (only age is sure to come first), so gender and ethnicity of such a face are missing.
 
     Args:
         root: the unpacked folder of pictures.
@@ -69,6 +72,18 @@ def labels_of(name: str) -> dict[str, int]:
     }
 
 
+def strata_of(name: str) -> dict[str, str]:
+    """The parts of the set that a picture's name puts it in, by which errors are told apart; what it lacks is left out.
+
+    ``age`` is a class of :data:`facemtl.face.ATTRIBUTES`, ``ethnicity`` one of :data:`ETHNICITIES`.
+    """
+    _, *others = name.split(".")[0].split("_")
+    code = others[1] if len(others) == 3 else ""
+    strata = {"ethnicity": ETHNICITIES[int(code)]} if code in ("0", "1", "2", "3", "4") else {}
+    age = labels_of(name)["age"]
+    return strata if age == MISSING else strata | {"age": ATTRIBUTES["age"][age]}
+
+
 def _sample(path: Path) -> FaceSample:
     return FaceSample(
         image=path,
@@ -77,4 +92,5 @@ def _sample(path: Path) -> FaceSample:
         labels=labels_of(path.name),
         box=np.float32(FACE_BOX),
         source=path.name,
+        strata=strata_of(path.name),
     )

@@ -1,0 +1,72 @@
+"""Label files of one face a line: read whole, with every bad row reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PureWindowsPath
+from typing import TypeVar
+
+from facemtl.errors import DataError
+
+Row = TypeVar("Row")
+SHOWN = 20  # bad rows in one message
+
+
+def read_lines(path: Path, expected: str) -> list[str]:
+    """The lines of a text file, in any of the usual line endings.
+
+    Args:
+        path: the file.
+        expected: what was expected where there is none, for the message.
+
+    Raises:
+        DataError: a file that is missing or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: expected {expected}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from None
+
+
+def parse_rows(path: Path, lines: list[str], parse: Callable[[str, int], Row], first: int = 1) -> list[Row]:
+    """``parse(line, number)`` of every line that is not blank.
+
+    Args:
+        path: the file of the lines, for messages.
+        lines: its lines, or the last of them.
+        parse: raises ValueError or OSError with the reason why a line is bad.
+        first: the number of the first of ``lines``.
+
+    Raises:
+        DataError: bad rows, each with its file, line and reason.
+    """
+    rows: list[Row] = []
+    bad: list[str] = []
+    for number, line in enumerate(lines, start=first):
+        if not line.strip():
+            continue
+        try:
+            rows.append(parse(line, number))
+        except (ValueError, OSError) as error:
+            bad.append(f"{path}:{number}: {error}")
+    if bad:
+        shown = "\n".join(bad[:SHOWN]) + (f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+        raise DataError(f"{len(bad)} bad rows in {path}:\n{shown}")
+    return rows
+
+
+def image_of(root: Path, name: str) -> Path:
+    """The picture that a row names relative to ``root``, by slashes or backslashes.
+
+    Raises:
+        ValueError: a name that leads out of ``root``, or no such file.
+    """
+    path = PureWindowsPath(name)  # reads both separators
+    if path.anchor or ".." in path.parts:  # an anchor is a drive or a leading separator
+        raise ValueError(f"the path {name!r} leaves the data set's folder")
+    image = root.joinpath(*path.parts)
+    if not image.is_file():
+        raise ValueError(f"the image {path.as_posix()} is missing")
+    return image
