@@ -1,4 +1,9 @@
-"""A network that runs: uint8 crops in, one array a task out. ONNX Runtime here; the torch one is beside the models."""
+"""A network that runs: uint8 crops in, one array an output out. ONNX Runtime here; the torch one is beside the models.
+
+ONNX Runtime computes the whole graph whichever outputs are asked for: its option ``only_execute_path_to_fetches`` works
+in training builds alone (microsoft/onnxruntime#16013; version 1.32 still runs every node of ours). Asking for fewer
+outputs saves their copies only, so every head should be cheap beside the backbone.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,10 @@ import numpy as np
 import onnxruntime as ort
 
 from facemtl.errors import DeviceError, ModelError
-from facemtl.landmarks import SCHEMAS
 from facemtl.weights import METADATA_KEY, ModelSpec
 
 DEVICES = ("cpu", "cuda")
-INPUT = "images"  # name of the input of an exported network; its outputs are named as their tasks
+INPUT = "images"  # name of the input of an exported network; its outputs are those of ModelSpec.outputs
 
 
 class Session(Protocol):
@@ -22,8 +26,8 @@ class Session(Protocol):
 
     spec: ModelSpec
 
-    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
-        """uint8 (N, C, S, S) -> float32 outputs of these tasks, as :class:`facemtl.models.face_model.FaceModel`."""
+    def run(self, crops: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """uint8 crops (N, C, S, S) -> the float32 outputs of these names, as :meth:`ModelSpec.outputs` says."""
         ...
 
 
@@ -59,17 +63,11 @@ class OnnxSession:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY), path)
         graph = [*self._session.get_inputs(), *self._session.get_outputs()]
-        found, described = {value.name: value.shape[1:] for value in graph}, _shapes(self.spec)
+        found = {value.name: value.shape[1:] for value in graph}
+        described = {name: list(shape) for name, shape in self.spec.outputs().items()}
+        described[INPUT] = [self.spec.channels, self.spec.input_size, self.spec.input_size]
         if found != described:
             raise ModelError(f"{path} is not the network that it describes: it has {found}, expected {described}")
 
-    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict(zip(tasks, self._session.run(list(tasks), {INPUT: crops}), strict=True))
-
-
-def _shapes(spec: ModelSpec) -> dict[str, list[int]]:
-    """What an ONNX file of this description takes and gives, without the batch."""
-    shapes = {task: [len(labels)] for task, labels in spec.attributes.items() if task in spec.tasks}
-    if "landmarks" in spec.tasks:
-        shapes["landmarks"] = [len(SCHEMAS[spec.schema]), 2]
-    return {INPUT: [spec.channels, spec.input_size, spec.input_size], **shapes}
+    def run(self, crops: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict(zip(names, self._session.run(list(names), {INPUT: crops}), strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from facemtl.errors import ModelError
-from facemtl.landmarks import SCHEMAS
+from facemtl.face import ANGLES, ANGLES_TASK
+from facemtl.landmarks import POINTS, SCHEMAS, schema_of
 
 METADATA_KEY = "facemtl"
 DEFAULT_MODEL = "tcdcn"
+SIGMA = "landmark_sigma"  # the output that says how sure the main points are; no task of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class ModelSpec:
         name: of the model.
         backbone: the name it was created with, and ``backbone_options`` what else was said.
         schema: landmark schema of the points.
-        tasks: what is predicted; ``landmarks``, points of further schemas (``landmarks_ibug68``), attributes, ``angles``.
+        tasks: what is predicted: ``landmarks``, points of more schemas (``landmarks_ibug68``), attributes, ``angles``.
         attributes: attribute -> class names, in the order of its logits.
         input_size: side S of the crop in pixels.
         channels: 1 (grey) or 3 (BGR).
@@ -83,16 +86,50 @@ class ModelSpec:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{source} does not carry a facemtl model description: {error}") from None
 
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """What the network gives, name -> shape for one face, in the order of the tasks.
+
+        Points (K, 2) and ``landmark_sigma`` (K,) in network coordinates, logits (classes,), angles (3,) in degrees.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for task in self.tasks:
+            schema = schema_of(task, self.schema)
+            if schema is not None:
+                shapes[task] = (len(SCHEMAS[schema]), 2)
+            else:
+                shapes[task] = (len(ANGLES if task == ANGLES_TASK else self.attributes[task]),)
+            if task == POINTS and self.uncertainty:
+                shapes[SIGMA] = (len(SCHEMAS[self.schema]),)
+        return shapes
+
+    def point_tasks(self) -> dict[str, str]:
+        """Landmark schema -> the task that gives its points."""
+        return {schema: task for task in self.tasks if (schema := schema_of(task, self.schema))}
+
     def _check(self) -> None:
         if self.schema not in SCHEMAS:
             raise ValueError(f"unknown landmark schema {self.schema!r}")
-        missing = set(self.tasks) - {"landmarks"} - set(self.attributes)
+        points = [task for task in self.tasks if schema_of(task, self.schema)]
+        missing = set(self.tasks) - {ANGLES_TASK, *points} - set(self.attributes)
         if missing:
             raise ValueError(f"no class names for {sorted(missing)}")
-        if not self.tasks:
-            raise ValueError("no tasks")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("no tasks, or one of them twice")
+        if len(self.point_tasks()) < len(points):
+            raise ValueError(f"the points of {self.schema} are the main ones, and need no second task")
         if self.channels not in (1, 3) or self.input_size < 1 or not self.crop_scale > 0 or self.passes < 1:
             raise ValueError("channels must be 1 or 3; input_size, crop_scale and passes positive")
+        if POINTS not in self.tasks and (self.passes > 1 or self.uncertainty):
+            raise ValueError("later passes and landmark_sigma need landmarks")
+        if not isinstance(self.points_head, str) or not isinstance(self.uncertainty, bool):
+            raise ValueError("points_head must be a name, uncertainty true or false")
+        unknown = {*self.temperatures, *self.thresholds} - set(self.attributes)
+        if unknown:
+            raise ValueError(f"temperatures or thresholds of {sorted(unknown)}, which are no attributes")
+        if not all(0 < value < math.inf for value in (self.sigma_scale, *self.temperatures.values())):
+            raise ValueError("temperatures and sigma_scale must be positive and finite")
+        if not all(0 <= value <= 1 for value in self.thresholds.values()):
+            raise ValueError("thresholds must be confidences, 0 to 1")
 
     def override(self, passes: int | None = None, flip: bool | None = None) -> ModelSpec:
         """The same model run another way; None keeps what the file says.
@@ -101,7 +138,7 @@ class ModelSpec:
             ModelError: fewer than one pass, or several passes of a model without landmarks.
         """
         spec = replace(self, passes=self.passes if passes is None else passes, flip=self.flip if flip is None else flip)
-        if spec.passes < 1 or (spec.passes > 1 and "landmarks" not in spec.tasks):
+        if spec.passes < 1 or (spec.passes > 1 and POINTS not in spec.tasks):
             raise ModelError(f"{self.name} cannot run {spec.passes} passes: a later pass needs landmarks, at least 1")
         return spec
 

@@ -92,7 +92,7 @@ def test_a_graph_runs_on_any_number_of_crops(graph):
     assert session.run(CROPS[:1], ["smile"])["smile"].shape == (1, 2)
 
 
-def test_only_the_tasks_asked_for_come_back_in_their_order(graph):
+def test_only_the_outputs_asked_for_come_back_in_their_order(graph):
     session = OnnxSession(graph)
     assert list(session.run(CROPS, ["smile"])) == ["smile"]
     assert list(session.run(CROPS, ["smile", "landmarks"])) == ["smile", "landmarks"]
@@ -126,6 +126,9 @@ def test_a_graph_without_its_description_is_refused(tmp_path, metadata):
         {"attributes": {"smile": ["yes", "no", "perhaps"]}},
         {"input_size": 8},
         {"channels": 3},
+        {"uncertainty": True},
+        {"tasks": ["landmarks", "smile", "angles"]},
+        {"tasks": ["landmarks", "smile", "landmarks_ibug68"]},
     ],
 )
 def test_a_description_of_another_network_is_refused(tmp_path, changes):

@@ -29,6 +29,15 @@ SPEC = ModelSpec(
     passes=2,
     flip=True,
 )
+FULL = replace(
+    SPEC,
+    tasks=("smile", "landmarks", "landmarks_ibug68", "angles"),
+    points_head="simcc",
+    uncertainty=True,
+    temperatures={"smile": 1.5},
+    thresholds={"smile": 0.8},
+    sigma_scale=1.25,
+)
 
 
 @pytest.fixture
@@ -41,17 +50,45 @@ def model_file(tmp_path) -> Path:
 # --- the description ---
 
 
-def test_a_description_reads_back_the_same():
-    spec = replace(SPEC, backbone_options={"shared_filters": False})
+@pytest.mark.parametrize("spec", [replace(SPEC, backbone_options={"shared_filters": False}), FULL])
+def test_a_description_reads_back_the_same(spec):
     assert ModelSpec.from_json(spec.to_json(), "x") == spec
 
 
 def test_what_a_description_leaves_out_has_defaults():
-    values = json.loads(SPEC.to_json())
-    for key in ("passes", "flip", "backbone_options"):
-        del values[key]
+    defaults = {
+        "passes": 1,
+        "flip": False,
+        "backbone_options": {},
+        "points_head": "direct",
+        "uncertainty": False,
+        "temperatures": {},
+        "thresholds": {},
+        "sigma_scale": 1.0,
+    }
+    values = {key: value for key, value in json.loads(SPEC.to_json()).items() if key not in defaults}
     spec = ModelSpec.from_json(json.dumps(values), "x")
-    assert (spec.passes, spec.flip, spec.backbone_options) == (1, False, {})
+    assert {key: getattr(spec, key) for key in defaults} == defaults
+
+
+def test_the_outputs_of_a_network_and_their_shapes_for_one_face():
+    assert SPEC.outputs() == {"landmarks": (5, 2), "smile": (2,)}
+    expected = {
+        "smile": (2,),
+        "landmarks": (5, 2),
+        "landmark_sigma": (5,),
+        "landmarks_ibug68": (68, 2),
+        "angles": (3,),
+    }
+    assert FULL.outputs() == expected
+    assert list(FULL.outputs()) == list(expected)
+    assert replace(FULL, tasks=("angles",), uncertainty=False).outputs() == {"angles": (3,)}
+
+
+def test_the_schemas_of_a_models_points():
+    assert SPEC.point_tasks() == {"mtfl5": "landmarks"}
+    assert FULL.point_tasks() == {"mtfl5": "landmarks", "ibug68": "landmarks_ibug68"}
+    assert replace(SPEC, tasks=("smile",)).point_tasks() == {}
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "null", '"tcdcn"', "{}", '{"name": "x"}'])
@@ -76,6 +113,25 @@ def test_text_that_is_no_description_is_refused_by_file(text):
         {"crop_scale": 0},
         {"crop_scale": float("nan")},
         {"passes": 0},
+        {"tasks": ["landmarks", "smile", "landmarks"]},
+        {"tasks": ["landmarks", "landmarks_wflw"]},
+        {"tasks": ["landmarks", "landmarks_mtfl5"]},  # the same points twice
+        {"tasks": ["smile"], "passes": 2},
+        {"tasks": ["smile"], "passes": 1, "uncertainty": True},
+        {"uncertainty": "yes"},
+        {"points_head": 3},
+        {"temperatures": {"gender": 1.0}},
+        {"temperatures": {"smile": 0}},
+        {"temperatures": {"smile": "hot"}},
+        {"temperatures": [1.0]},
+        {"temperatures": {"smile": float("nan")}},
+        {"thresholds": {"gender": 0.5}},
+        {"thresholds": {"smile": 1.5}},
+        {"thresholds": {"smile": float("nan")}},
+        {"thresholds": None},
+        {"sigma_scale": 0},
+        {"sigma_scale": float("inf")},
+        {"sigma_scale": None},
     ],
 )
 def test_an_impossible_description_is_refused(changes):
