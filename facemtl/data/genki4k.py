@@ -8,18 +8,23 @@ either of two forms:
 
 Smile is 1 for a smiling face and 0 for another. Angles are radians in the signs of this package, so that they are only
 turned into degrees; the evidence is in ``datasets/genki4k/README.md``. There are no points.
+
+Some pictures are there under two or three names with the angles of different faces: the photo shows several, and the
+same one was cut out for each. Whose angles are whose cannot be told, so they are missing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from facemtl.data.rows import image_of, parse_rows, read_lines
-from facemtl.data.sample import FaceSample
+from facemtl.data.sample import MISSING, FaceSample
 from facemtl.errors import DataError
 from facemtl.face import ANGLES, ATTRIBUTES
 
@@ -38,7 +43,8 @@ def read_genki4k(root: str | Path, split: str) -> list[FaceSample]:
 
     Args:
         root: the unpacked folder, which holds ``labels.txt`` and ``files/``, pictures of 64 x 64 pixels.
-        split: ``heldout`` is a fifth of the faces, ``train`` the rest; see :func:`split_of`. There is no ``test``.
+        split: ``heldout`` is a fifth of the faces, ``train`` the rest; see :func:`split_of`. Pictures that are there
+            more than once are all in ``train``, and a label in which they differ is missing. There is no ``test``.
 
     Raises:
         DataError: an unknown split, a missing file, a form that is neither of the two, or bad rows: each with its
@@ -75,7 +81,24 @@ def read_genki4k(root: str | Path, split: str) -> list[FaceSample]:
         seen.add(name)
         return _sample(image_of(root / "files", name), row, f"{LABELS}:{number}")
 
-    return [s for s in parse_rows(path, lines, parse) if split_of(s.image.name) == split]
+    samples = parse_rows(path, lines, parse)
+    groups: dict[bytes, list[FaceSample]] = defaultdict(list)
+    for sample in samples:
+        groups[hashlib.sha256(sample.image.read_bytes()).digest()].append(sample)
+    copies = {s.image: _agreed(s, group) for group in groups.values() if len(group) > 1 for s in group}
+    if split == "heldout":
+        return [s for s in samples if s.image not in copies and split_of(s.image.name) == split]
+    return [copies.get(s.image, s) for s in samples if s.image in copies or split_of(s.image.name) == split]
+
+
+def _agreed(sample: FaceSample, copies: list[FaceSample]) -> FaceSample:
+    """A sample without the labels in which the samples of the same picture differ."""
+    smile = sample.labels["smile"]
+    return replace(
+        sample,
+        labels={"smile": smile if all(s.labels["smile"] == smile for s in copies) else MISSING},
+        angles=np.where(np.all([s.angles == sample.angles for s in copies], axis=0), sample.angles, np.float32(np.nan)),
+    )
 
 
 def split_of(name: str) -> str:
