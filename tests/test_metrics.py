@@ -9,6 +9,7 @@ from random_predictions import random_predictions
 from sklearn import metrics as sklearn_metrics
 
 from facemtl.training.metrics import (
+    CROSSED_FACES,
     FILLED_BOX,
     attribute_metrics,
     bootstrap_interval,
@@ -247,15 +248,17 @@ def test_calibration_bins_hold_equal_numbers_of_faces():
     assert confidence == pytest.approx(first.reshape(15, 10).mean(axis=1))
 
 
-def test_evaluate_gives_plain_values_that_json_can_hold():
-    result = evaluate(random_predictions(20, lost=20))
+@pytest.mark.parametrize("more", [False, True])
+def test_evaluate_gives_plain_values_that_json_can_hold(more):
+    result = evaluate(random_predictions(20, lost=20, more=more))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["all"]["found"] == 0
     assert result["all"]["landmarks"]["raw"]["nme_percent"] is None
+    assert (result["all"]["sigma"] is None) == (result["all"]["angles"] is None) == (not more)
 
 
 def test_evaluate_does_not_depend_on_the_order_of_the_rows():
-    predictions = random_predictions(lost=3)
+    predictions = random_predictions(lost=3, more=True)
     shuffled = replace(predictions, frame=predictions.frame.sample(frac=1, random_state=0, ignore_index=True))
     assert_same(evaluate(predictions), evaluate(shuffled))
 
@@ -267,15 +270,18 @@ def assert_same(one: object, other: object) -> None:
         for key in one:
             assert_same(one[key], other[key])
     elif isinstance(one, list):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+        for item, another in zip(one, other, strict=True):
+            assert_same(item, another)
+    elif one is not None and not isinstance(one, str):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
     else:
-        assert one == (other if isinstance(other, str) or other is None else pytest.approx(other, rel=1e-9))
+        assert one == other
 
 
 def test_evaluate_slices_by_pose_group_and_glasses_with_gender():
     predictions = random_predictions(100)
     slices = evaluate(predictions)["slices"]
-    assert list(slices) == ["group", "pose", "glasses, gender"]
+    assert list(slices) == ["group", "pose", "glasses, gender", "size"]
     assert list(slices["group"]) == ["a", "b"]
     assert list(slices["pose"]) == ["left_profile", "left", "frontal", "right", "right_profile"]
     rows = (predictions.labels("glasses") == 0) & (predictions.labels("gender") == 1)
@@ -283,6 +289,31 @@ def test_evaluate_slices_by_pose_group_and_glasses_with_gender():
     expected = nme(predictions.points[rows], predictions.truth[rows], EYES).mean()
     assert block["faces"] == rows.sum()
     assert block["landmarks"]["raw"]["nme_percent"] == pytest.approx(100 * expected)
+
+
+def test_evaluate_slices_by_the_size_of_the_face():
+    predictions = random_predictions(4)
+    eyes = ["true_0_x", "true_0_y", "true_1_x", "true_1_y"]
+    for row, distance in enumerate((34.9, 35.0, 44.9, 45.0)):
+        predictions.frame.loc[row, eyes] = [9.0, 9.0, 9.0 + distance, 9.0]
+    sizes = evaluate(predictions)["slices"]["size"]
+    faces = {part: block["faces"] for part, block in sizes.items()}
+    assert faces == {"under 35 px": 1, "35 to 45 px": 2, "45 px and over": 1}
+
+
+def test_evaluate_slices_by_strata_and_where_two_of_them_meet():
+    count = 6 * CROSSED_FACES
+    predictions = random_predictions(count, more=True)
+    frame = predictions.frame
+    slices = evaluate(predictions)["slices"]
+    assert {part: block["faces"] for part, block in slices["age"].items()} == {"adult": count / 2, "child": count / 2}
+    assert {part: block["faces"] for part, block in slices["place"].items()} == {"here": count / 3, "there": count / 3}
+    assert list(slices["age, place"]) == ["adult, here", "adult, there", "child, here", "child, there"]
+    rows = (frame["stratum_age"] == "child") & (frame["stratum_place"] == "there")
+    expected = attribute_metrics(predictions.labels("gender")[rows], predictions.probabilities("gender")[rows])
+    assert slices["age, place"]["child, there"]["attributes"]["gender"]["accuracy"] == expected["accuracy"]
+    frame.loc[rows.idxmax(), "stratum_place"] = "here"  # one face fewer than is judged
+    assert list(evaluate(predictions)["slices"]["age, place"]) == ["adult, here", "adult, there", "child, here"]
 
 
 def test_evaluate_gives_the_faces_with_a_box_of_their_own_beside_all():

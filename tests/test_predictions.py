@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from random_predictions import random_predictions
 
 from facemtl.data.sample import FaceSample, face_box
 from facemtl.errors import BoxError, DataError
-from facemtl.face import Attribute, Face
+from facemtl.face import Attribute, Face, Pose
 from facemtl.geometry import box_from_five
-from facemtl.training.predictions import Predictions, face_of_sample, predict_samples
+from facemtl.training.predictions import Predictions, face_boxes, face_of_sample, predict_samples
 
 FIVE = np.float32([[40, 40], [60, 40], [50, 50], [42, 62], [58, 62]])
 
@@ -32,12 +33,14 @@ def given_box(image: Path, boxes: np.ndarray) -> list[Face]:
 
 
 given_box.schema = "mtfl5"
+given_box.tasks = ("landmarks", "smile")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("more", [False, True])
 @pytest.mark.parametrize("schema", ["mtfl5", "ibug68"])
-def test_a_saved_file_reads_back_the_same(tmp_path, suffix, schema):
-    predictions = random_predictions(schema=schema, tasks=("smile", "pose"), lost=2)
+def test_a_saved_file_reads_back_the_same(tmp_path, suffix, schema, more):
+    predictions = random_predictions(schema=schema, tasks=("smile", "pose"), lost=2, more=more)
     predictions.frame.loc[0, "group"] = "NA"
     predictions.frame.loc[1, "group"] = ""
     path = tmp_path / "new folder" / f"p{suffix}"
@@ -64,6 +67,22 @@ def test_accessors_give_arrays():
     assert predictions.labels("gender").tolist() == [-1] * 7
 
 
+def test_what_only_some_sets_and_models_have():
+    predictions = random_predictions(7, lost=1, more=True)
+    assert predictions.sigma.shape == (7, 5)
+    assert predictions.angles.shape == predictions.true_angles.shape == (7, 3)
+    assert predictions.frame["sigma_3"][2] == predictions.sigma[2, 3]
+    assert predictions.frame["pred_pitch"][2] == predictions.angles[2, 1]
+    assert predictions.frame["true_roll"][2] == predictions.true_angles[2, 2]
+    assert np.isnan(predictions.sigma[0]).all() and np.isnan(predictions.angles[0]).all()
+    assert {name: parts[2:5].tolist() for name, parts in predictions.strata.items()} == {
+        "age": ["adult", "child", "adult"],
+        "place": ["", "here", "there"],
+    }
+    without = random_predictions(7)
+    assert (without.sigma, without.angles, without.true_angles, without.strata) == (None, None, None, {})
+
+
 def test_halves_are_by_image_and_not_by_row():
     predictions = random_predictions(10)
     predictions.frame["image"] = ["d", "c", "b", "a", "a", "a", "b", "c", "d", "e"]
@@ -73,11 +92,11 @@ def test_halves_are_by_image_and_not_by_row():
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_missing_columns_are_named(tmp_path, suffix):
-    predictions = random_predictions()
-    for column in ("true_4_y", "pose_p3", "smile_true"):
+    predictions = random_predictions(more=True)
+    for column in ("true_4_y", "pose_p3", "smile_true", "sigma_2", "pred_roll"):
         del predictions.frame[column]
     predictions.save(tmp_path / f"p{suffix}")
-    with pytest.raises(DataError, match="mtfl5: it lacks true_4_y, smile_true, pose_p3"):
+    with pytest.raises(DataError, match="mtfl5: it lacks true_4_y, smile_true, pose_p3, sigma_2, pred_roll"):
         Predictions.load(tmp_path / f"p{suffix}")
 
 
@@ -134,7 +153,7 @@ def test_without_boxes_the_detected_face_over_the_true_one_counts():
     def predict(image: Path) -> list[Face]:
         return found[image.name]
 
-    predict.schema = "mtfl5"
+    predict.schema, predict.tasks = "mtfl5", ("landmarks", "smile")
     predictions = predict_samples(predict, [sample(image=Path(name)) for name in found])
     np.testing.assert_allclose(predictions.boxes[0], box + 2, rtol=1e-6)
     assert np.isfinite(predictions.points).all(axis=(1, 2)).tolist() == [True, False, False]
@@ -162,16 +181,61 @@ def test_a_model_without_points_leaves_them_nan():
     def predict(image: Path, boxes: np.ndarray) -> list[Face]:
         return [face(boxes[0], np.zeros((0, 2), dtype=np.float32))]
 
-    predict.schema = "mtfl5"
+    predict.schema, predict.tasks = "mtfl5", ("smile",)
     predictions = predict_samples(predict, [sample()], np.array([[0, 0, 9, 9]]))
     assert np.isnan(predictions.points).all()
     assert predictions.probabilities("smile").tolist() == [[0.75, 0.25]]
 
 
+def test_sigma_angles_and_strata_of_samples_and_faces():
+    def predict(image: Path) -> list[Face]:
+        if image.name == "lost.jpg":
+            return []
+        found = face(box_from_five(FIVE))
+        return [replace(found, landmark_sigma=np.float32([1, 2, 3, 4, 5]), pose=Pose(yaw=10.0, pitch=-5.0, roll=2.0))]
+
+    predict.schema, predict.tasks = "mtfl5", ("landmarks", "smile", "angles")
+    samples = [
+        sample(angles=np.float32([12, np.nan, 3]), strata={"age": "adult"}),
+        sample(image=Path("lost.jpg"), strata={"place": "here"}),
+    ]
+    predictions = predict_samples(predict, samples)
+    np.testing.assert_array_equal(predictions.sigma, [[1, 2, 3, 4, 5], [np.nan] * 5])
+    np.testing.assert_array_equal(predictions.angles, [[10, -5, 2], [np.nan] * 3])
+    np.testing.assert_array_equal(predictions.true_angles, [[12, np.nan, 3], [np.nan] * 3])
+    strata = {name: parts.tolist() for name, parts in predictions.strata.items()}
+    assert strata == {"age": ["adult", ""], "place": ["", "here"]}
+
+
+def test_a_set_with_points_of_another_schema_is_good_for_what_else_it_labels():
+    outline = np.ones((68, 2), dtype=np.float32)
+    predictions = predict_samples(given_box, [sample(points=outline, schema="ibug68")], np.array([[0, 0, 9, 9]]))
+    assert predictions.schema == "ibug68"
+    assert np.isnan(predictions.points).all()
+    np.testing.assert_array_equal(predictions.truth, [outline])
+    np.testing.assert_array_equal(predictions.probabilities("smile"), [[0.75, 0.25]])
+
+
+def test_boxes_are_those_of_the_set_or_of_its_points_or_left_to_the_detector():
+    published = np.float32([1, 2, 3, 4])
+    without = np.full((5, 2), np.nan, dtype=np.float32)
+    samples = [sample(box=published), sample(points=without, box=published)]
+    np.testing.assert_array_equal(face_boxes(samples, "published"), [published, published])
+    np.testing.assert_array_equal(face_boxes(samples, "truth"), [box_from_five(FIVE), published])
+    assert face_boxes(samples, "detector") is None
+    with pytest.raises(DataError, match=r"1 of 2 faces have no published box, such as list.txt:3: use --boxes truth"):
+        face_boxes([*samples[:1], sample(source="list.txt:3")], "published")
+    with pytest.raises(DataError, match="unknown boxes 'true'; known: published, truth, detector"):
+        face_boxes(samples, "true")
+
+
 def test_samples_that_do_not_fit_the_predictor_are_refused():
     boxes = np.array([[0, 0, 9, 9]])
-    with pytest.raises(DataError, match="schema mtfl5, but there are samples of ibug68"):
-        predict_samples(given_box, [sample(schema="ibug68")], boxes)
+    outline = sample(schema="ibug68", labels={"smile": -1, "gender": 1})
+    with pytest.raises(DataError, match="schema mtfl5, but there are samples of ibug68, and they label nothing else"):
+        predict_samples(given_box, [outline], boxes)
+    with pytest.raises(DataError, match="one schema are needed; got ibug68, mtfl5"):
+        predict_samples(given_box, [sample(), outline], boxes)
     with pytest.raises(DataError, match="no samples"):
         predict_samples(given_box, [], boxes)
     with pytest.raises(DataError, match="2 samples need as many boxes, got 1"):

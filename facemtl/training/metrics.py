@@ -19,14 +19,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from facemtl.face import ATTRIBUTES
+from facemtl.face import ANGLES, ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
 from facemtl.training.predictions import Predictions
 
 FAILURE = 0.10  # NME above which a face has failed; the area under the cumulative error curve also ends here
 CALIBRATION_BINS = 15
+# Inter-ocular distances in pixels that tell small, middle and large faces apart: fixed, so that sets can be compared.
+SIZES = (35, 45)
+CROSSED_FACES = 30  # a part that two strata have in common is judged from this many faces on
 RESAMPLES = 1000
 SEED = 0
 # 391 of MTFL's 2,995 published test boxes are this one: failures of the detector, filled in by the publisher.
@@ -121,6 +125,75 @@ def landmark_metrics(points: np.ndarray, truth: np.ndarray, eye_pair: tuple[int,
     }
 
 
+def sigma_metrics(
+    points: np.ndarray, corrected: np.ndarray, truth: np.ndarray, sigma: np.ndarray, eye_pair: tuple[int, int]
+) -> dict[str, Any]:
+    """How well the predicted standard deviations (N, K) tell how far off the points (N, K, 2) are; NaN without faces.
+
+    Returns:
+        ``faces`` that were found and have true eyes; ``mean_percent``, the mean sigma in percent of the inter-ocular
+        distance; and for the ``raw`` and the offset-``corrected`` points a dictionary of
+
+        * ``rank_correlation`` (Spearman) between the mean sigma of a face and its mean error. Both are divided by the
+          true inter-ocular distance, so this is about the NME; ``rank_correlation_px`` leaves both in image pixels,
+        * ``point_rank_correlation``, the first of the two for each point alone,
+        * ``within_1``, the share (0..1) of standardised residuals (predicted minus true over sigma, x and y each on
+          its own) between -1 and 1, which is 0.683 for a normal distribution; and ``rms_z``, their root mean square.
+    """
+    used = np.isfinite(eye_vectors(truth, eye_pair)) & np.isfinite(points).all(axis=(1, 2))
+    truth, sigma = truth[used], sigma[used]
+    eyes = np.abs(eye_vectors(truth, eye_pair))
+    results: dict[str, Any] = {"faces": int(used.sum()), "mean_percent": 100 * _mean(sigma / eyes[:, None])}
+    for kind, found in (("raw", points[used]), ("corrected", corrected[used])):
+        errors = np.abs(_complex(found - truth))
+        errors = np.where(np.isfinite(errors), errors, np.nan)
+        labelled = np.where(np.isfinite(errors), sigma, np.nan)  # of points that the truth lacks nothing is known
+        error, spread = (np.array([_mean(row) for row in values]) for values in (errors, labelled))
+        residuals = (found - truth) / sigma[..., None]
+        residuals = residuals[np.isfinite(residuals)]
+        results[kind] = {
+            "rank_correlation": rank_correlation(spread / eyes, error / eyes),
+            "rank_correlation_px": rank_correlation(spread, error),
+            "point_rank_correlation": [
+                rank_correlation(s / eyes, e / eyes) for s, e in zip(sigma.T, errors.T, strict=True)
+            ],
+            "within_1": _mean(np.abs(residuals) <= 1),
+            "rms_z": float(np.sqrt(_mean(residuals**2))),
+        }
+    return results
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation of (N,) values, ties sharing their mean rank; NaN where either has no spread."""
+    both = np.isfinite(one) & np.isfinite(other)
+    return _correlation(rankdata(one[both]), rankdata(other[both]))
+
+
+def angle_metrics(angles: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Figures of the head's yaw, pitch and roll from (N, 3) predicted and true degrees; NaN where there are none.
+
+    Returns:
+        for each angle: ``faces`` counted; ``mae``, the mean absolute error; ``constant_mae``, that of the best constant
+        guess (the median of the truth), and ``ratio`` of the two; ``bias``, the mean of predicted minus true; and
+        Pearson's ``correlation`` of predicted and true, which is negative where a sign is mixed up.
+    """
+    results = {}
+    for name, predicted, true in zip(ANGLES, angles.T, truth.T, strict=True):
+        used = np.isfinite(predicted) & np.isfinite(true)
+        error, true = predicted[used] - true[used], true[used]
+        constant = _mean(np.abs(true - np.median(true))) if used.any() else np.nan
+        mae = _mean(np.abs(error))
+        results[name] = {
+            "faces": int(used.sum()),
+            "mae": mae,
+            "constant_mae": constant,
+            "ratio": mae / constant if constant else np.nan,
+            "bias": _mean(error),
+            "correlation": _correlation(predicted[used], true),
+        }
+    return results
+
+
 def attribute_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Figures of one attribute, over the faces that have both a label and a prediction; fractions 0..1.
 
@@ -191,12 +264,13 @@ def corrected_points(predictions: Predictions) -> np.ndarray:
 def evaluate(predictions: Predictions) -> dict[str, Any]:
     """Everything measured, as a nested plain dictionary that JSON can hold; what cannot be measured is None.
 
-    A *block* is ``{"faces": N, "found": 0..1, "landmarks": {"raw": ..., "corrected": ...}, "attributes": {task: ...}}``
-    with the results of :func:`landmark_metrics` and :func:`attribute_metrics`; a model that gives no points is not
-    judged by them, its landmark results are about 0 faces. The dictionary holds ``schema``; ``all``, the
-    block of every face; ``own_box``, the block of the faces whose box is not MTFL's filled-in constant, or None
-    where no box is; and ``slices``: ``pose``, ``group`` and ``glasses, gender`` -> class -> block, as far as labels go.
-    Offsets are fitted once, on all faces.
+    A *block* is ``{"faces": N, "found": 0..1, "landmarks": {"raw": ..., "corrected": ...}, "sigma": ..., "angles": ...,
+    "attributes": {task: ...}}`` with the results of :func:`landmark_metrics`, :func:`sigma_metrics` (None where the
+    model gives no sigma), :func:`angle_metrics` (None unless set and model have angles), :func:`attribute_metrics`; a
+    model that gives no points is not judged by them, its landmark results are about 0 faces. The dictionary holds
+    ``schema``; ``all``, the block of every face; ``own_box``, the block of the faces whose box is not MTFL's filled-in
+    constant, or None where no box is; and ``slices``: name -> part -> block, see :func:`slice_rows`. Offsets are fitted
+    once, on all faces.
     """
     corrected = corrected_points(predictions)
     filled = np.isclose(predictions.boxes, FILLED_BOX).all(axis=1)
@@ -214,10 +288,12 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
 
 
 def slice_rows(predictions: Predictions) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The parts that are judged on their own: (name of the slicing, name of the part, (N,) bool rows), none empty."""
-    groups = predictions.frame["group"].to_numpy(dtype=str)
-    for group in np.unique(groups[groups != ""]).tolist():
-        yield "group", group, groups == group
+    """The parts that are judged on their own: (name of the slicing, name of the part, (N,) bool rows), none empty.
+
+    They are ``group``; ``pose`` and ``glasses, gender`` by the labels; ``size``, the true inter-ocular distance in
+    pixels; every stratum, and every two strata together where they have ``CROSSED_FACES`` faces in common.
+    """
+    yield from _parts("group", predictions.frame["group"].to_numpy(dtype=str))
     for tasks in (("pose",), ("glasses", "gender")):
         for classes in itertools.product(*(enumerate(ATTRIBUTES[task]) for task in tasks)):
             rows = np.ones(len(predictions), dtype=bool)
@@ -225,19 +301,46 @@ def slice_rows(predictions: Predictions) -> Iterator[tuple[str, str, np.ndarray]
                 rows &= predictions.labels(task) == index
             if rows.any():
                 yield ", ".join(tasks), ", ".join(label for _, label in classes), rows
+    eyes = np.abs(eye_vectors(predictions.truth, SCHEMAS[predictions.schema].eye_pair))
+    small, large = SIZES
+    for part, rows in (
+        (f"under {small} px", eyes < small),
+        (f"{small} to {large} px", (eyes >= small) & (eyes < large)),
+        (f"{large} px and over", eyes >= large),
+    ):
+        if rows.any():
+            yield "size", part, rows
+    strata = predictions.strata
+    for name, parts in strata.items():
+        yield from _parts(name, parts)
+    for (one, ones), (other, others) in itertools.combinations(strata.items(), 2):
+        known = (ones != "") & (others != "")
+        crossed = np.where(known, np.char.add(np.char.add(ones, ", "), others), "")
+        for slicing, part, rows in _parts(f"{one}, {other}", crossed):
+            if rows.sum() >= CROSSED_FACES:
+                yield slicing, part, rows
+
+
+def _parts(slicing: str, parts: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+    """A part for each text but the empty one."""
+    for part in np.unique(parts[parts != ""]).tolist():
+        yield slicing, part, parts == part
 
 
 def _block(predictions: Predictions, corrected: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     eye_pair = SCHEMAS[predictions.schema].eye_pair
     judged = rows & np.isfinite(corrected).any()  # no row at all where the model gives no points
-    truth = predictions.truth[judged]
+    points, truth = predictions.points[judged], predictions.truth[judged]
+    sigma, angles, true_angles = predictions.sigma, predictions.angles, predictions.true_angles
     return {
         "faces": int(rows.sum()),
         "found": _mean(np.isfinite(predictions.boxes[rows]).all(axis=1)),
         "landmarks": {
-            "raw": landmark_metrics(predictions.points[judged], truth, eye_pair),
+            "raw": landmark_metrics(points, truth, eye_pair),
             "corrected": landmark_metrics(corrected[judged], truth, eye_pair),
         },
+        "sigma": None if sigma is None else sigma_metrics(points, corrected[judged], truth, sigma[judged], eye_pair),
+        "angles": None if angles is None or true_angles is None else angle_metrics(angles[rows], true_angles[rows]),
         "attributes": {
             task: attribute_metrics(predictions.labels(task)[rows], predictions.probabilities(task)[rows])
             for task in predictions.tasks
@@ -259,6 +362,13 @@ def _mean(values: np.ndarray) -> Any:
     """Mean of the finite values as a Python number; NaN where there is none."""
     finite = values[np.isfinite(values)]
     return finite.mean().item() if finite.size else np.nan
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's; NaN where either has no spread."""
+    if not one.size or not np.ptp(one) or not np.ptp(other):
+        return np.nan
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _median(values: np.ndarray) -> np.ndarray:

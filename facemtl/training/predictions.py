@@ -10,6 +10,13 @@ Columns of the table (Parquet or CSV):
                                     model gives no points
     <task>_true                     class index of the data set (order of ``ATTRIBUTES``); -1 where missing
     <task>_p<j>                     predicted probability of class j, only for the tasks that the model has
+
+and, only where the data set or the model has them:
+
+    sigma_<i>                       predicted standard deviation of point i, along x and y alike, image pixels
+    true_yaw true_pitch true_roll   head angles of the data set, degrees (signs: :mod:`facemtl.face`); NaN where missing
+    pred_yaw pred_pitch pred_roll   the same as predicted
+    stratum_<name>                  further part of the data set that the face belongs to, as text; empty where unknown
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from tqdm import tqdm
 
 from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.errors import DataError
-from facemtl.face import ATTRIBUTES, Face
+from facemtl.face import ANGLES, ANGLES_TASK, ATTRIBUTES, Face
 from facemtl.files import write_beside
 from facemtl.geometry import check_boxes
 from facemtl.landmarks import SCHEMAS
@@ -35,6 +42,9 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS = ("schema", "image", "group")
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+TRUE_ANGLES, PREDICTED_ANGLES = ([f"{kind}_{angle}" for angle in ANGLES] for kind in ("true", "pred"))
+STRATUM = "stratum_"  # begins the name of a column
+BOX_KINDS = ("published", "truth", "detector")
 # A detection that covers less of the true face box than this is a detection of something else.
 MIN_IOU = 0.3
 
@@ -65,8 +75,13 @@ class Predictions:
         points: np.ndarray,
         labels: Mapping[str, np.ndarray],
         probabilities: Mapping[str, np.ndarray],
+        sigma: np.ndarray | None = None,
+        angles: np.ndarray | None = None,
+        true_angles: np.ndarray | None = None,
+        strata: Mapping[str, Sequence[str]] | None = None,
     ) -> Predictions:
-        """From arrays as the accessors return them: (N, 4) boxes, (N, K, 2) points, (N,) labels, (N, C) probabilities.
+        """From arrays as the accessors return them: (N, 4) boxes, (N, K, 2) points, (N,) labels, (N, C) probabilities,
+        (N, K) sigma, (N, 3) angles, (N,) strata; None leaves the columns out.
 
         ``labels`` may hold attributes that are not predicted: landmark errors are also told apart by them.
         """
@@ -82,6 +97,11 @@ class Predictions:
             if task in probabilities:
                 array = np.asarray(probabilities[task], dtype=np.float64)
                 columns |= dict(zip(_probability_columns(task), array.T, strict=True))
+        further = ((sigma, _sigma_columns(schema)), (true_angles, TRUE_ANGLES), (angles, PREDICTED_ANGLES))
+        for array, names in further:
+            if array is not None:
+                columns |= dict(zip(names, np.asarray(array, dtype=np.float64).T, strict=True))
+        columns |= {f"{STRATUM}{name}": list(parts) for name, parts in (strata or {}).items()}
         tasks = {task: classes for task, classes in ATTRIBUTES.items() if task in probabilities}
         return cls(schema, tasks, pd.DataFrame(columns))
 
@@ -145,8 +165,55 @@ class Predictions:
         """(N, C) float64 predicted probabilities of a key of ``tasks``; NaN where the face was not found."""
         return self._values(_probability_columns(task))
 
+    @property
+    def sigma(self) -> np.ndarray | None:
+        """(N, K) float64 predicted standard deviation of each point, image pixels; NaN where the face was not found.
+
+        None where the model gives none.
+        """
+        columns = _sigma_columns(self.schema)
+        return self._values(columns) if columns[0] in self.frame else None
+
+    @property
+    def angles(self) -> np.ndarray | None:
+        """(N, 3) float64 predicted yaw, pitch and roll, degrees; None where the model gives none."""
+        return self._values(PREDICTED_ANGLES) if PREDICTED_ANGLES[0] in self.frame else None
+
+    @property
+    def true_angles(self) -> np.ndarray | None:
+        """(N, 3) float64 labelled yaw, pitch and roll, degrees, NaN where missing; None where the set gives none."""
+        return self._values(TRUE_ANGLES) if TRUE_ANGLES[0] in self.frame else None
+
+    @property
+    def strata(self) -> dict[str, np.ndarray]:
+        """Name -> (N,) text, the part of the set that each face belongs to; empty where unknown."""
+        columns = [column for column in self.frame if column.startswith(STRATUM)]
+        return {column.removeprefix(STRATUM): self.frame[column].to_numpy(dtype=str) for column in columns}
+
     def _values(self, columns: Iterable[str]) -> np.ndarray:
         return self.frame[list(columns)].to_numpy(dtype=np.float64)
+
+
+def face_boxes(samples: Sequence[FaceSample], kind: str) -> np.ndarray | None:
+    """(N, 4) face boxes in image pixels: those that come with the set (``published``) or around the true points, the
+    set's own where there are none (``truth``); None, ``detector``, lets the predictor look.
+
+    Raises:
+        DataError: an unknown kind, or samples without such a box.
+    """
+    if kind not in BOX_KINDS:
+        raise DataError(f"unknown boxes {kind!r}; known: {', '.join(BOX_KINDS)}")
+    if kind == "detector":
+        return None
+    if kind == "truth":
+        return np.stack([face_box(sample) for sample in samples])
+    without = [sample.source for sample in samples if sample.box is None]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(samples)} faces have no published box, such as {without[0]}: "
+            "use --boxes truth or --boxes detector"
+        )
+    return np.stack([sample.box for sample in samples])
 
 
 def predict_samples(
@@ -155,20 +222,25 @@ def predict_samples(
     """Run a predictor over labelled faces, one at a time, with a progress bar.
 
     Args:
-        predict: its ``schema`` must be that of the samples.
+        predict: where its ``schema`` is not that of the samples, it is judged by attributes and angles alone, and its
+            points are NaN.
         boxes: (N, 4) face boxes, image pixels. None is the whole pipeline: the predictor's own detector looks, and
             the detection that overlaps the true face most stands for it (:func:`face_of_sample`); a face without
             one is *not found* and keeps NaN.
         root: folder of the data set; images are then named relative to it.
 
     Raises:
-        DataError: no samples, or samples of another schema than the predictor's.
+        DataError: no samples, samples of several schemas, or nothing that the samples label and the predictor gives.
         BoxError: as :func:`facemtl.geometry.check_boxes`.
     """
-    others = {sample.schema for sample in samples} - {predict.schema}
-    if others or not samples:
-        found = f"samples of {', '.join(sorted(others))}" if others else "no samples"
-        raise DataError(f"the predictor gives points of the schema {predict.schema}, but there are {found}")
+    schemas = sorted({sample.schema for sample in samples})
+    if len(schemas) != 1:
+        raise DataError(f"samples of one schema are needed; got {', '.join(schemas) or 'no samples'}")
+    if schemas[0] != predict.schema and not _labelled(samples) & set(predict.tasks):
+        raise DataError(
+            f"the predictor gives points of the schema {predict.schema}, but there are samples of {schemas[0]}, "
+            "and they label nothing else that it gives"
+        )
     if boxes is not None:
         boxes = check_boxes(boxes)
         if len(boxes) != len(samples):
@@ -179,7 +251,7 @@ def predict_samples(
             faces.append(face_of_sample(predict(sample.image), sample))
         else:
             faces.append(predict(sample.image, boxes=boxes[i : i + 1])[0])
-    return _gather(predict.schema, samples, faces, root)
+    return _gather(samples, faces, root)
 
 
 def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
@@ -191,25 +263,51 @@ def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
     return faces[best] if overlaps[best] >= MIN_IOU else None
 
 
-def _gather(schema: str, samples: Sequence[FaceSample], faces: Sequence[Face | None], root: Path | None) -> Predictions:
+def _labelled(samples: Sequence[FaceSample]) -> set[str]:
+    """The attributes that some sample is labelled with, and ``angles``."""
+    tasks = {task for sample in samples for task, label in sample.labels.items() if label != MISSING}
+    return tasks | ({ANGLES_TASK} if any(sample.angles is not None for sample in samples) else set())
+
+
+def _gather(samples: Sequence[FaceSample], faces: Sequence[Face | None], root: Path | None) -> Predictions:
     found = [face for face in faces if face is not None]
-    tasks = [task for task in ATTRIBUTES if any(task in face.attributes for face in found)]
+    schema = samples[0].schema
+    pointed = [face is not None and face.schema == schema and len(face.landmarks) > 0 for face in faces]
     known = [task for task in ATTRIBUTES if any(task in sample.labels for sample in samples)]
     nowhere = np.full((len(SCHEMAS[schema]), 2), np.nan)
+    unknown = np.full(3, np.nan)
 
     def probabilities(task: str, face: Face | None) -> list[float]:
         classes = ATTRIBUTES[task]
         return [np.nan if face is None else face.attributes[task].probabilities[label] for label in classes]
 
+    sigma = angles = true_angles = None
+    if any(given and face.landmark_sigma is not None for face, given in zip(faces, pointed, strict=True)):
+        sigma = np.stack([f.landmark_sigma if g else nowhere[:, 0] for f, g in zip(faces, pointed, strict=True)])
+    if any(face.pose is not None for face in found):
+        angles = np.stack([[getattr(f.pose, angle) for angle in ANGLES] if f else unknown for f in faces])
+    if any(sample.angles is not None for sample in samples):
+        true_angles = np.stack([unknown if sample.angles is None else sample.angles for sample in samples])
     return Predictions.from_arrays(
         schema=schema,
         images=[(s.image.relative_to(root) if root else s.image).as_posix() for s in samples],
         groups=[sample.group for sample in samples],
         boxes=np.stack([np.full(4, np.nan) if face is None else face.box for face in faces]),
         truth=np.stack([sample.points for sample in samples]),
-        points=np.stack([face.landmarks if face and len(face.landmarks) else nowhere for face in faces]),
+        points=np.stack([f.landmarks if given else nowhere for f, given in zip(faces, pointed, strict=True)]),
         labels={task: np.array([sample.labels.get(task, MISSING) for sample in samples]) for task in known},
-        probabilities={task: np.array([probabilities(task, face) for face in faces]) for task in tasks},
+        probabilities={
+            task: np.array([probabilities(task, face) for face in faces])
+            for task in ATTRIBUTES
+            if any(task in face.attributes for face in found)
+        },
+        sigma=sigma,
+        angles=angles,
+        true_angles=true_angles,
+        strata={
+            name: [sample.strata.get(name, "") for sample in samples]
+            for name in sorted({name for sample in samples for name in sample.strata})
+        },
     )
 
 
@@ -222,6 +320,10 @@ def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 def _point_columns(kind: str, schema: str) -> list[str]:
     return [f"{kind}_{i}_{axis}" for i in range(len(SCHEMAS[schema])) for axis in "xy"]
+
+
+def _sigma_columns(schema: str) -> list[str]:
+    return [f"sigma_{i}" for i in range(len(SCHEMAS[schema]))]
 
 
 def _probability_columns(task: str) -> list[str]:
@@ -241,8 +343,10 @@ def _reader(path: Path) -> Callable[[Path], pd.DataFrame]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     # Only an empty field is missing: a folder may be named "NA".
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, str))
-    return frame.fillna(dict.fromkeys(TEXT_COLUMNS, ""))
+    names = pd.read_csv(path, nrows=0).columns
+    texts = [name for name in names if name in TEXT_COLUMNS or name.startswith(STRATUM)]
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str))
+    return frame.fillna(dict.fromkeys(texts, ""))
 
 
 def _from_frame(frame: pd.DataFrame, path: Path) -> Predictions:
@@ -255,6 +359,8 @@ def _from_frame(frame: pd.DataFrame, path: Path) -> Predictions:
     labelled = [f"{task}_true" for task in ATTRIBUTES if task in tasks or f"{task}_true" in frame]
     numbers = [*BOX_COLUMNS, *_point_columns("true", schema), *_point_columns("pred", schema), *labelled]
     numbers += [column for task in tasks for column in _probability_columns(task)]
+    for further in (_sigma_columns(schema), TRUE_ANGLES, PREDICTED_ANGLES):
+        numbers += further if further[0] in frame else []
     columns = ["image", "group", *numbers]
     if missing := [column for column in columns if column not in frame]:
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
