@@ -11,7 +11,10 @@ Pose classes
     ``left`` means that the face looks towards the viewer's left (the nose moves to smaller x).
 Pose angles
     Degrees. ``yaw`` > 0 looks towards the viewer's right (the nose moves to larger x), ``pitch`` > 0
-    looks up, ``roll`` > 0 turns the head clockwise as the viewer sees it (y points down).
+    looks up, ``roll`` > 0 turns the head clockwise as the viewer sees it (y points down). A head that looks at the
+    viewer is turned by yaw about its own vertical axis, then nods by pitch, then leans by roll in the plane of the
+    picture: ``R = Rz(roll) Rx(pitch) Ry(yaw)``, :func:`facemtl.head_pose.rotation`. So turning the picture changes
+    roll alone, and its mirror image has yaw and roll negated.
 """
 
 from __future__ import annotations
@@ -112,12 +115,13 @@ class Face:
                     "label": attribute.label,
                     "confidence": round(float(attribute.confidence), 6),
                     "probabilities": {k: round(float(v), 6) for k, v in attribute.probabilities.items()},
+                    "certain": bool(attribute.certain),
                 }
                 for name, attribute in self.attributes.items()
             },
             "pose": None
             if self.pose is None
-            else {angle: round(float(getattr(self.pose, angle)), 3) for angle in ("yaw", "pitch", "roll")},
+            else {angle: round(float(getattr(self.pose, angle)), 3) for angle in ANGLES},
             "quality": None if self.quality is None else round(float(self.quality), 6),
             "track_id": None if self.track_id is None else int(self.track_id),
         }

@@ -96,6 +96,18 @@ def crop_matrix(box: np.ndarray, size: int, scale: float = 1.0, roll: float = 0.
     )
 
 
+def crop_side(matrix: np.ndarray, size: int) -> float:
+    """Image pixels that the side of a crop of ``size`` pixels covers."""
+    (a, b, _), (c, d, _) = matrix.tolist()
+    return size * math.sqrt(abs(a * d - b * c))
+
+
+def crop_roll(matrix: np.ndarray) -> float:
+    """The ``roll`` in radians, -pi to pi, that :func:`crop_matrix` was given for a crop that is no mirror image."""
+    (a, _, _), (c, _, _) = matrix.tolist()
+    return math.atan2(c, a)
+
+
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(2, 3) matrix on (..., 2) points; a NaN point stays NaN."""
     return points @ matrix[:, :2].T + matrix[:, 2]

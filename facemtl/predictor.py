@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from facemtl.decode import (
+    average_mirrored,
+    check_outputs,
+    face_attributes,
+    image_points,
+    image_poses,
+    image_sigmas,
+)
 from facemtl.detect import Detector, MtcnnDetector
 from facemtl.errors import BoxError, ConfigError, DeviceError, ModelError
-from facemtl.face import Attribute, Face
-from facemtl.geometry import (
-    box_from_five,
-    check_boxes,
-    crop_matrix,
-    points_to_crop,
-    roll_of_five,
-    warp_crop,
-)
+from facemtl.face import ANGLES_TASK, Face
+from facemtl.geometry import box_from_five, check_boxes, crop_matrix, roll_of_five, warp_crop
 from facemtl.image import as_bgr, read_image
-from facemtl.landmarks import SCHEMAS
+from facemtl.landmarks import POINTS, SCHEMAS
 from facemtl.session import DEVICES, OnnxSession, Session
-from facemtl.weights import DEFAULT_MODEL, find_model
+from facemtl.weights import DEFAULT_MODEL, SIGMA, find_model
 
 BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
-MIRROR = np.float32([-1, 1])  # of x and y in network coordinates
-LARGEST = 1e6  # crops away from the middle: no working network puts a point there
 
 
 class Predictor:
@@ -40,8 +38,9 @@ class Predictor:
         device: ``cpu`` or ``cuda``; there is no silent fallback. A session has its own.
         threads: CPU threads of the network and of the default detector, at least 1.
         detector: finds the faces where no boxes are given; the bundled one by default.
-        tasks: leave out the others of the model's tasks; points are always found where the model has them.
-        schema: the landmark schema wanted; an error if the model has another.
+        tasks: leave out the other attributes and angles of the model; points are always found where it has them.
+        schema: the landmark schema of the points, where the model has several; None: its main one. Standard deviations
+            are of the main points alone.
         passes: how often the crop is laid through the points found before; None: as the model says.
         flip: average the last pass with the mirrored crop; None: as the model says.
 
@@ -66,18 +65,22 @@ class Predictor:
             raise ConfigError(f"threads must be at least 1; got {threads}")
         self._session = _open(model, device, threads)
         self.spec = self._session.spec.override(passes, flip)
-        self.schema = self.spec.schema
-        if schema is not None and schema != self.schema:
-            raise ModelError(f"{self.spec.name} has no schema {schema!r}; it has {self.schema}")
+        self.schema = self.spec.schema if schema is None else schema
+        point_tasks = self.spec.point_tasks()
+        if self.schema not in {self.spec.schema, *point_tasks}:
+            known = ", ".join(point_tasks) or self.spec.schema
+            raise ModelError(f"{self.spec.name} has no schema {schema!r}; it has {known}")
         wanted = self.spec.tasks if tasks is None else tuple(tasks)
         unknown = set(wanted) - set(self.spec.tasks)
         if unknown:
             raise ModelError(f"{self.spec.name} has no task {sorted(unknown)}; it has {', '.join(self.spec.tasks)}")
-        self.tasks = tuple(t for t in self.spec.tasks if t in wanted or t == "landmarks")
+        self._points_task = point_tasks.get(self.schema)
+        others = set(wanted) - set(point_tasks.values())
+        self.tasks = tuple(task for task in self.spec.tasks if task == self._points_task or task in others)
         if not self.tasks:
             raise ModelError(f"tasks is empty, and {self.spec.name} has no points; it has {', '.join(self.spec.tasks)}")
-        self._points_task = ("landmarks",) if "landmarks" in self.tasks else ()
-        self._labels = {task: self.spec.attributes[task] for task in self.tasks if task != "landmarks"}
+        has_sigma = self.spec.uncertainty and self._points_task == POINTS
+        self._outputs = (*self.tasks, SIGMA) if has_sigma else self.tasks
         self._threads = threads
         if detector is not None:
             self.detector = detector
@@ -141,15 +144,20 @@ class Predictor:
 
     def _describe(self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float]) -> list[Face]:
         """One face for each image and box."""
-        schema = SCHEMAS[self.schema]
-        matrices = [crop_matrix(box, self.spec.input_size, self.spec.crop_scale) for box in boxes]
-        for _ in range(self.spec.passes - 1):
+        spec, count = self.spec, len(images)
+        matrices = [crop_matrix(box, spec.input_size, spec.crop_scale) for box in boxes]
+        for _ in range(spec.passes - 1):
             # Mirrored crops are kept for the last pass: here they cost as much and change what comes out by nothing.
-            points = self._points(self._run(images, matrices, self._points_task, flip=False), matrices)
-            matrices = [self._refined(schema.to_five(p), m) for p, m in zip(points, matrices, strict=True)]
-        outputs = self._run(images, matrices, self.tasks, self.spec.flip)
-        points = self._points(outputs, matrices)
-        attributes = self._attributes(outputs, len(boxes))
+            found = self._run(images, matrices, (POINTS,), flip=False)[POINTS]
+            main = SCHEMAS[spec.schema].to_five(image_points(found, matrices, spec.input_size))
+            matrices = [self._refined(five, matrix) for five, matrix in zip(main, matrices, strict=True)]
+        outputs = self._run(images, matrices, self._outputs, spec.flip)
+        points = np.zeros((count, 0, 2), dtype=np.float32)
+        if self._points_task:
+            points = image_points(outputs[self._points_task], matrices, spec.input_size)
+        sigmas = image_sigmas(outputs[SIGMA], matrices, spec) if SIGMA in outputs else [None] * count
+        poses = image_poses(outputs[ANGLES_TASK], matrices) if ANGLES_TASK in outputs else [None] * count
+        attributes = face_attributes(outputs, count, spec)
         return [
             Face(
                 box=np.float32(boxes[i]),
@@ -157,8 +165,10 @@ class Predictor:
                 landmarks=points[i],
                 schema=self.schema,
                 attributes=attributes[i],
+                landmark_sigma=sigmas[i],
+                pose=poses[i],
             )
-            for i in range(len(boxes))
+            for i in range(count)
         ]
 
     def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -168,7 +178,7 @@ class Predictor:
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
     def _run(
-        self, images: list[np.ndarray], matrices: list[np.ndarray], tasks: Sequence[str], flip: bool
+        self, images: list[np.ndarray], matrices: list[np.ndarray], names: Sequence[str], flip: bool
     ) -> dict[str, np.ndarray]:
         """Outputs of the network for a crop of each image, averaged with those for the mirrored crop if ``flip``."""
         size = self.spec.input_size
@@ -180,40 +190,9 @@ class Predictor:
                 crop[:] = warp_crop(image, matrix, size).transpose(2, 0, 1)
         if flip:
             crops = np.concatenate([crops, crops[..., ::-1]])
-        outputs = self._session.run(crops, tasks)
-        if not flip:
-            return outputs
-        count = len(images)
-        return {task: (out[:count] + self._mirrored(task, out[count:])) / 2 for task, out in outputs.items()}
-
-    def _mirrored(self, task: str, output: np.ndarray) -> np.ndarray:
-        """What the output for a mirrored crop says of the crop itself."""
-        if task == "landmarks":
-            return output[:, SCHEMAS[self.schema].flip_order] * MIRROR
-        return output[:, ::-1] if task == "pose" else output
-
-    def _points(self, outputs: Mapping[str, np.ndarray], matrices: list[np.ndarray]) -> np.ndarray:
-        """(N, K, 2) float32 image pixels; K = 0 for a model without landmarks."""
-        if "landmarks" not in outputs:
-            return np.zeros((len(matrices), 0, 2), dtype=np.float32)
-        found = outputs["landmarks"]
-        if not -LARGEST <= found.min(initial=0) <= found.max(initial=0) <= LARGEST:  # comparisons with NaN are false
-            raise ModelError(f"{self.spec.name} is damaged: its landmarks are not finite, or far too large")
-        maps = np.stack(matrices)
-        crop_points = points_to_crop(found.astype(np.float64), self.spec.input_size)
-        return np.float32(crop_points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2])
-
-    def _attributes(self, outputs: Mapping[str, np.ndarray], count: int) -> list[dict[str, Attribute]]:
-        """Name -> attribute, for each of ``count`` faces."""
-        faces: list[dict[str, Attribute]] = [{} for _ in range(count)]
-        for task, labels in self._labels.items():
-            for face, logits in zip(faces, outputs[task].tolist(), strict=True):
-                if not math.isfinite(sum(logits)):
-                    raise ModelError(f"{self.spec.name} is damaged: its {task} are not finite")
-                shares = softmax(logits)
-                best = max(range(len(labels)), key=shares.__getitem__)
-                face[task] = Attribute(labels[best], shares[best], dict(zip(labels, shares, strict=True)))
-        return faces
+        outputs = self._session.run(crops, names)
+        check_outputs(outputs, self.spec)
+        return average_mirrored(outputs, self.spec) if flip else outputs
 
 
 def _load(image: np.ndarray | str | os.PathLike[str]) -> np.ndarray:
@@ -251,11 +230,3 @@ def _torch_session(path: Path, device: str, threads: int) -> Session:
             f"onnxruntime-gpu: {error}"
         ) from None
     return TorchSession.load(path, device, threads)
-
-
-def softmax(logits: Sequence[float]) -> list[float]:
-    """Probabilities of one face's classes; plain floats, because arrays of two to five numbers cost ten times more."""
-    largest = max(logits)
-    powers = [math.exp(value - largest) for value in logits]
-    total = sum(powers)
-    return [power / total for power in powers]

@@ -24,7 +24,7 @@ def spec(tasks: Sequence[str] = ("landmarks",), **changes) -> ModelSpec:
         "backbone": "none",
         "schema": "mtfl5",
         "tasks": tuple(tasks),
-        "attributes": {task: ATTRIBUTES[task] for task in tasks if task != "landmarks"},
+        "attributes": {task: ATTRIBUTES[task] for task in tasks if task in ATTRIBUTES},
         "input_size": SIZE,
         "channels": 1,
         "crop_scale": 1.2,
@@ -33,18 +33,18 @@ def spec(tasks: Sequence[str] = ("landmarks",), **changes) -> ModelSpec:
 
 
 class FakeSession:
-    """A network that is a function of one crop (C, S, S) for each task; it keeps what it was given."""
+    """A network that is a function of one crop (C, S, S) for each output; it keeps what it was given."""
 
     def __init__(self, spec: ModelSpec, **answers: Callable[[np.ndarray], object]) -> None:
         self.spec = spec
         self.answers = answers
         self.calls: list[tuple[np.ndarray, tuple[str, ...]]] = []
 
-    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         assert crops.dtype == np.uint8
         assert crops.shape[1:] == (self.spec.channels, self.spec.input_size, self.spec.input_size)
-        self.calls.append((crops, tuple(tasks)))
-        return {task: np.float32([self.answers[task](crop) for crop in crops]) for task in tasks}
+        self.calls.append((crops, tuple(names)))
+        return {name: np.float32([self.answers[name](crop) for crop in crops]) for name in names}
 
 
 class FakeDetector:
@@ -78,6 +78,24 @@ def noise(height: int = 120, width: int = 160, seed: int = 0) -> np.ndarray:
 def mean_and_corner(crop: np.ndarray) -> np.ndarray:
     """Points that depend on all of the crop."""
     return UPRIGHT + np.array([crop.mean(), crop[..., : SIZE // 2, : SIZE // 2].mean()]) / 2550
+
+
+def rich_spec(**changes) -> ModelSpec:
+    """A model of everything: two schemas, standard deviations, an attribute, angles."""
+    return spec(("landmarks", "landmarks_ibug68", "smile", "angles"), **{"uncertainty": True, **changes})
+
+
+def rich_session(**changes) -> FakeSession:
+    """The same answers for every crop, and no two numbers alike where left and right swap."""
+    outline = np.stack([np.linspace(-0.4, 0.4, 68), np.linspace(-0.3, 0.2, 68)], axis=1)
+    return FakeSession(
+        rich_spec(**changes),
+        landmarks=lambda crop: UPRIGHT,
+        landmark_sigma=lambda crop: [0.01, 0.02, 0.03, 0.04, 0.05],
+        landmarks_ibug68=lambda crop: outline,
+        smile=lambda crop: [2.0, 0.0],
+        angles=lambda crop: [30.0, -10.0, 5.0],
+    )
 
 
 def full_session(**changes) -> FakeSession:

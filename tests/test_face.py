@@ -53,7 +53,7 @@ def test_results_are_frozen(result, field):
 
 def test_a_face_as_plain_values():
     face = a_face(
-        attributes={"smile": Attribute("smiling", 0.9, {"smiling": 0.9, "not_smiling": 0.1})},
+        attributes={"smile": Attribute("smiling", 0.9, {"smiling": 0.9, "not_smiling": 0.1}, certain=False)},
         landmark_sigma=np.array([1, 1, 2, 1, 1], np.float32),
         pose=Pose(yaw=10.0, pitch=-5.5, roll=0.25),
         quality=0.5,
@@ -72,7 +72,12 @@ def test_a_face_as_plain_values():
         },
         "landmark_sigma": [1.0, 1.0, 2.0, 1.0, 1.0],
         "attributes": {
-            "smile": {"label": "smiling", "confidence": 0.9, "probabilities": {"smiling": 0.9, "not_smiling": 0.1}}
+            "smile": {
+                "label": "smiling",
+                "confidence": 0.9,
+                "probabilities": {"smiling": 0.9, "not_smiling": 0.1},
+                "certain": False,
+            }
         },
         "pose": {"yaw": 10.0, "pitch": -5.5, "roll": 0.25},
         "quality": 0.5,

@@ -15,6 +15,8 @@ from facemtl.geometry import (
     box_from_five,
     check_boxes,
     crop_matrix,
+    crop_roll,
+    crop_side,
     invert_affine,
     points_from_crop,
     points_to_crop,
@@ -305,6 +307,14 @@ def test_a_last_block_that_is_not_full_fades_into_the_black():
     image = np.full((5, 5), 200, np.uint8)
     crop = warp_crop(image, crop_matrix(np.array([-0.5, -0.5, 7.5, 7.5]), 4), 4)
     np.testing.assert_array_equal(crop, [[200, 200, 100, 0]] * 2 + [[100, 100, 50, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("degrees", [0, 30, -100, 179])
+def test_a_crop_says_its_roll_and_the_pixels_it_covers(degrees):
+    matrix = crop_matrix(np.array([10, 20, 60, 70]), 40, 1.2, math.radians(degrees))
+    assert crop_roll(matrix) == pytest.approx(math.radians(degrees))
+    assert crop_side(matrix, 40) == pytest.approx(60)  # 1.2 times the box of 50
+    assert crop_side(crop_matrix(np.array([10, 20, 60, 70]), 40, 1.2, mirror=True), 40) == pytest.approx(60)
 
 
 @pytest.mark.parametrize("centre", [(-100, 10), (10, -100), (130, 10), (10, 130), (9e5, 9e5), (-9e5, 10)])

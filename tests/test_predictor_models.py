@@ -16,6 +16,7 @@ from fake_network import (
     FakeSession,
     full_session,
     noise,
+    rich_session,
     spec,
 )
 from onnx import TensorProto, helper, numpy_helper
@@ -47,6 +48,35 @@ def test_tasks_leave_the_others_out(asked, computed):
     assert tuple(face.to_dict()["attributes"]) == computed[1:]
 
 
+def test_only_what_ends_in_a_face_is_asked_of_the_network():
+    main = ("landmarks", "smile", "angles", "landmark_sigma")
+    for asked, computed in (
+        (None, main),
+        (["angles"], ("landmarks", "angles", "landmark_sigma")),
+        (["landmarks_ibug68", "smile"], ("landmarks", "smile", "landmark_sigma")),  # the schema says which points
+        ([], ("landmarks", "landmark_sigma")),
+    ):
+        session = rich_session(passes=2)
+        (face,) = Predictor(session, tasks=asked)(noise(), BOX)
+        assert [names for _, names in session.calls] == [("landmarks",), computed]
+        assert (face.pose is not None) == ("angles" in computed)
+        assert list(face.attributes) == [name for name in computed if name == "smile"]
+
+
+def test_a_further_schema_gives_its_points_where_the_main_ones_lay_the_crops():
+    session = rich_session(passes=2)
+    predict = Predictor(session, schema="ibug68")
+    (face,) = predict(noise(), BOX)
+    assert [names for _, names in session.calls] == [("landmarks",), ("landmarks_ibug68", "smile", "angles")]
+    assert face.schema == predict.schema == "ibug68"
+    assert face.landmarks.shape == (68, 2)
+    assert face.landmark_sigma is None
+    five = Predictor(session)(noise(), BOX)[0]
+    assert five.schema == "mtfl5"
+    # Both lie in the same crop, in which the main points run from -0.15 to 0.15 in x and the others from -0.4 to 0.4.
+    assert np.ptp(face.landmarks[:, 0]) / np.ptp(five.landmarks[:, 0]) == pytest.approx(0.8 / 0.3, rel=1e-4)
+
+
 def test_a_model_without_points_gives_none():
     session = FakeSession(spec(("smile",)), smile=lambda crop: [1, 0])
     (face,) = Predictor(session)(noise(), BOX)
@@ -66,6 +96,8 @@ def test_unknown_names_are_errors_that_list_the_known_ones(tmp_path):
         Predictor(session, schema="ibug68")
     with pytest.raises(ModelError, match=r"'wflw'.*mtfl5"):
         Predictor(session, schema="wflw")
+    with pytest.raises(ModelError, match="fake has no schema 'wflw'; it has mtfl5, ibug68"):
+        Predictor(rich_session(), schema="wflw")
     for device in ("gpu", "cuda:1", ""):
         with pytest.raises(DeviceError, match="cpu, cuda"):
             Predictor(session, device=device)
