@@ -1,0 +1,226 @@
+"""Probabilities that mean what they say: temperatures, thresholds to abstain by, a scale of sigma, from held-out faces.
+
+Everything is fitted on saved predictions *as the network gave them* (:func:`recalibrated` undoes what a model file
+already holds). What a fit is worth is measured on faces that it has not seen: :func:`check` fits on one half of the
+faces and measures on the other, both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from facemtl.landmarks import SCHEMAS
+from facemtl.training.metrics import attribute_metrics, sigma_metrics
+from facemtl.training.predictions import Predictions
+from facemtl.weights import ModelSpec
+
+TARGET = 0.95  # accuracy that the faces which are answered should reach
+# The rarest answer that a threshold may leave: of a handful of faces every accuracy can be had by luck.
+LEAST_ANSWERED = 30
+TEMPERATURES = (0.05, 20.0)
+NORMAL_WITHIN_1 = 0.6827  # share of a normal distribution within one standard deviation
+SMALLEST = 1e-300  # probability under which a logarithm would not be finite
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The fields of :class:`facemtl.weights.ModelSpec` that are fitted after training; the default changes nothing."""
+
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    sigma_scale: float = 1.0
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Calibration:
+        """What a model's description holds."""
+        return cls(spec.temperatures, spec.thresholds, spec.sigma_scale)
+
+    def put_into(self, spec: ModelSpec) -> ModelSpec:
+        """The same model, calibrated like this."""
+        return replace(
+            spec, temperatures=self.temperatures, thresholds=self.thresholds, sigma_scale=float(self.sigma_scale)
+        )
+
+
+def recalibrated(predictions: Predictions, new: Calibration, old: Calibration | None = None) -> Predictions:
+    """The predictions of a model calibrated as ``old`` (None: not at all), had it been calibrated as ``new``."""
+    old = old or Calibration()
+    columns: dict[str, np.ndarray] = {}
+    for task in predictions.tasks:
+        ratio = old.temperatures.get(task, 1.0) / new.temperatures.get(task, 1.0)
+        probabilities = softmax(_logits(predictions.probabilities(task)) * ratio, axis=1)
+        columns |= {f"{task}_p{j}": column for j, column in enumerate(probabilities.T)}
+    if predictions.sigma is not None:
+        scaled = predictions.sigma * (new.sigma_scale / old.sigma_scale)
+        columns |= {f"sigma_{i}": column for i, column in enumerate(scaled.T)}
+    return replace(predictions, frame=predictions.frame.assign(**columns))
+
+
+def fit(predictions: Predictions, target: float = TARGET) -> Calibration:
+    """Fit every attribute that has labels, and sigma where there is one, on uncalibrated predictions.
+
+    Args:
+        target: see :func:`fit_threshold`.
+    """
+    temperatures, thresholds = {}, {}
+    for task in predictions.tasks:
+        labels, probabilities = _labelled(predictions, task)
+        if len(labels):
+            temperatures[task] = fit_temperature(labels, probabilities)
+            calibrated = softmax(_logits(probabilities) / temperatures[task], axis=1)
+            thresholds[task] = fit_threshold(labels, calibrated, target)
+    scale = (
+        1.0 if predictions.sigma is None else fit_sigma_scale(predictions.points, predictions.truth, predictions.sigma)
+    )
+    return Calibration(temperatures, thresholds, scale)
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The number to divide logits by for the greatest likelihood of (N,) labels; within ``TEMPERATURES``.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (ICML 2017). (N, C) probabilities stand
+    for the logits, from which they differ by a constant a face.
+    """
+    logits, rows = _logits(probabilities), np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def fit_threshold(labels: np.ndarray, probabilities: np.ndarray, target: float = TARGET) -> float:
+    """The smallest confidence such that the faces at or over it are answered with the accuracy ``target``.
+
+    Thresholds that answer fewer than ``LEAST_ANSWERED`` faces are not considered. 0 where all faces together reach the
+    target; where no threshold does, that of the greatest accuracy. It lies midway between two faces.
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    confidence = probabilities.max(axis=1)[order]
+    right = (labels == probabilities.argmax(axis=1))[order]
+    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
+    last = np.append(confidence[1:] < confidence[:-1], True)  # of equal confidences all faces are answered, or none
+    possible = np.flatnonzero(last & (np.arange(1, len(right) + 1) >= min(LEAST_ANSWERED, len(right))))
+    reached = possible[accuracy[possible] >= target]
+    chosen = reached[-1] if reached.size else possible[np.argmax(accuracy[possible])]
+    if chosen == len(right) - 1:
+        return 0.0
+    return float(confidence[chosen] + confidence[chosen + 1]) / 2
+
+
+def fit_sigma_scale(points: np.ndarray, truth: np.ndarray, sigma: np.ndarray) -> float:
+    """The factor on (N, K) sigma that leaves 68.3 % of the residuals, along x and y, within one sigma.
+
+    A quantile and not the root mean square, which a few failures would decide. 1 without faces.
+    """
+    residuals = np.abs((points - truth) / sigma[..., None])
+    residuals = residuals[np.isfinite(residuals)]
+    return float(np.quantile(residuals, NORMAL_WITHIN_1)) if residuals.size else 1.0
+
+
+def crossed(predictions: Predictions, target: float = TARGET) -> tuple[Predictions, tuple[Calibration, Calibration]]:
+    """Every face calibrated by what the other half shows: for measuring, as no face has a say in its own calibration.
+
+    Returns:
+        the calibrated predictions, and the calibrations of the halves that :attr:`Predictions.halves` calls False and
+        True, each fitted on the other one.
+    """
+    halves = predictions.halves
+    fitted = fit(_part(predictions, halves), target), fit(_part(predictions, ~halves), target)
+    frame, other = (recalibrated(predictions, calibration).frame for calibration in fitted)
+    frame.loc[halves] = other.loc[halves]
+    return replace(predictions, frame=frame), fitted
+
+
+def check(predictions: Predictions, target: float = TARGET) -> dict[str, Any]:
+    """What calibration does to faces that it was not fitted on; uncalibrated predictions in, plain numbers out.
+
+    Returns:
+        ``target``; ``attributes``: task -> ``faces`` with a label, ``ece_before`` and ``ece_after`` as lists of the two
+        halves, ``ece`` of both halves together after; ``coverage``, the share of faces that are answered, and
+        ``answered_accuracy``, that of those; ``sigma``, None where there is none: ``within_1_before``,
+        ``within_1_after`` and ``rms_z_after`` as lists of the two halves.
+    """
+    after, fitted = crossed(predictions, target)
+    halves = predictions.halves
+    pairs = [[_part(table, halves == half) for half in (False, True)] for table in (predictions, after)]
+    attributes = {}
+    for task in predictions.tasks:
+        if any(task not in calibration.temperatures for calibration in fitted):
+            continue
+        used = _used(after, task)
+        labels, probabilities = after.labels(task)[used], after.probabilities(task)[used]
+        limits = np.array([calibration.thresholds[task] for calibration in fitted])
+        answered = probabilities.max(axis=1) >= limits[halves[used].astype(int)]
+        right = labels == probabilities.argmax(axis=1)
+        before_ece, after_ece = ([_ece(table, task) for table in pair] for pair in pairs)
+        attributes[task] = {
+            "faces": len(labels),
+            "ece_before": before_ece,
+            "ece_after": after_ece,
+            "ece": attribute_metrics(labels, probabilities)["ece"],
+            "coverage": float(answered.mean()),
+            "answered_accuracy": float(right[answered].mean()) if answered.any() else None,
+        }
+    sigma = None
+    if predictions.sigma is not None:
+        before_sigma, after_sigma = ([_standardised(table) for table in pair] for pair in pairs)
+        sigma = {
+            "within_1_before": [within for within, _ in before_sigma],
+            "within_1_after": [within for within, _ in after_sigma],
+            "rms_z_after": [rms for _, rms in after_sigma],
+        }
+    return {"target": target, "attributes": attributes, "sigma": sigma}
+
+
+def balanced_by_prior(
+    predictions: Predictions, task: str, prior: np.ndarray, strengths: Sequence[float]
+) -> list[dict[str, float]]:
+    """Accuracy and balanced accuracy of the class of the greatest ``logit - strength * log prior``, for each strength.
+
+    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021): 1 is the choice for the balanced accuracy where
+    the probabilities are right and ``prior``, (C,), are the shares of the classes in training.
+    """
+    labels, probabilities = _labelled(predictions, task)
+    results = []
+    for strength in strengths:
+        shifted = softmax(_logits(probabilities) - strength * np.log(np.maximum(prior, SMALLEST)), axis=1)
+        figures = attribute_metrics(labels, shifted)
+        results.append({"strength": strength} | {key: figures[key] for key in ("accuracy", "balanced_accuracy")})
+    return results
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, SMALLEST))
+
+
+def _used(predictions: Predictions, task: str) -> np.ndarray:
+    """(N,) bool, the faces with a label and a prediction."""
+    return (predictions.labels(task) >= 0) & np.isfinite(predictions.probabilities(task)).all(axis=1)
+
+
+def _labelled(predictions: Predictions, task: str) -> tuple[np.ndarray, np.ndarray]:
+    used = _used(predictions, task)
+    return predictions.labels(task)[used], predictions.probabilities(task)[used]
+
+
+def _part(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    return replace(predictions, frame=predictions.frame[rows])
+
+
+def _ece(predictions: Predictions, task: str) -> float:
+    return attribute_metrics(*_labelled(predictions, task))["ece"]
+
+
+def _standardised(predictions: Predictions) -> tuple[float, float]:
+    """Share of standardised residuals within 1, and their root mean square, of the points as they are."""
+    points = predictions.points
+    eye_pair = SCHEMAS[predictions.schema].eye_pair
+    figures = sigma_metrics(points, points, predictions.truth, predictions.sigma, eye_pair)["raw"]
+    return figures["within_1"], figures["rms_z"]
