@@ -8,8 +8,6 @@ python datasets/mtfl/prepare.py --write-heldout     # makes facemtl/data/mtfl_he
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -17,11 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemtl.data.archives import unpack_zip
+from facemtl.data.archives import folder_of_file, unpack_zip
 from facemtl.data.mtfl import HELDOUT_ROWS, LABEL_ORDER, read_mtfl_file
+from facemtl.data.prepare import count_labels, run_prepare
 from facemtl.data.sample import FaceSample
-from facemtl.errors import DataError, FaceMTLError
-from facemtl.face import ATTRIBUTES
 from facemtl.files import write_beside
 from facemtl.geometry import box_from_five, crop_matrix, warp_crop
 from facemtl.image import read_image
@@ -33,14 +30,7 @@ HASH_DISTANCE = 24  # of 256 bits: crops of one photo differ by at most 19 in th
 
 def unpack(archive: Path, root: Path) -> None:
     """Make ``root`` of the folder of training.txt in the archive; see :func:`facemtl.data.archives.unpack_zip`."""
-
-    def folder_of_labels(content: Path) -> Path:
-        labels = sorted(content.rglob("training.txt"))
-        if len(labels) != 1:
-            raise DataError(f"{archive} holds {len(labels)} files named training.txt, expected one")
-        return labels[0].parent
-
-    unpack_zip(archive, root, "MTFL.zip", folder_of_labels, MAX_UNPACKED)
+    unpack_zip(archive, root, "MTFL.zip", folder_of_file(archive, "training.txt"), MAX_UNPACKED)
 
 
 def describe(root: Path) -> str:
@@ -50,9 +40,7 @@ def describe(root: Path) -> str:
         samples = read_mtfl_file(root, name)
         folders = Counter(s.group for s in samples)
         lines.append(f"{name}: {len(samples)} faces ({', '.join(f'{k} {v}' for k, v in sorted(folders.items()))})")
-        for task in sorted(LABEL_ORDER):
-            counts = Counter(s.labels[task] for s in samples)
-            lines.append(f"  {task}: " + ", ".join(f"{label} {counts[i]}" for i, label in enumerate(ATTRIBUTES[task])))
+        lines += [count_labels(samples, task) for task in sorted(LABEL_ORDER)]
         if name == "testing.txt":
             lines.append(f"  boxes: {sum(s.box is not None for s in samples)}")
     return "\n".join(lines)
@@ -109,28 +97,14 @@ def write_heldout(root: Path, path: Path) -> int:
     return len(rows)
 
 
+def describe_and_write_heldout(root: Path) -> str:
+    target = Path(__file__).parents[2] / "facemtl" / "data" / HELDOUT_ROWS
+    return f"{describe(root)}\nwrote {write_heldout(root, target)} held-out rows to {target.name}"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("archive", nargs="?", type=Path, help="the published MTFL.zip, to unpack and validate")
-    action.add_argument("--check", action="store_true", help="validate the unpacked set")
-    action.add_argument("--write-heldout", action="store_true", help="make the list of held-out rows anew")
-    parser.add_argument("--root", type=Path, help="folder of the unpacked set; default $FACEMTL_DATA/MTFL")
-    args = parser.parse_args()
-    if args.root is None:
-        if not os.environ.get("FACEMTL_DATA"):
-            parser.error("set FACEMTL_DATA to the folder of the data sets, or pass --root")
-        args.root = Path(os.environ["FACEMTL_DATA"]) / "MTFL"
-    try:
-        if args.archive is not None:
-            unpack(args.archive, args.root)
-        print(describe(args.root))
-        if args.write_heldout:
-            target = Path(__file__).parents[2] / "facemtl" / "data" / HELDOUT_ROWS
-            print(f"wrote {write_heldout(args.root, target)} held-out rows to {target.name}")
-    except (FaceMTLError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    more = {"--write-heldout": ("make the list of held-out rows anew", describe_and_write_heldout)}
+    print(run_prepare(__doc__, "mtfl", "MTFL.zip", unpack, describe, more))
     return 0
 
 

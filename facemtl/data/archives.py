@@ -39,3 +39,19 @@ def unpack_zip(archive: Path, root: Path, published: str, find: Callable[[Path],
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise DataError(f"{archive} is damaged, copy it again: {error}") from None
         find(content).rename(root)
+
+
+def folder_of_file(archive: Path, name: str) -> Callable[[Path], Path]:
+    """For ``find`` of :func:`unpack_zip`: the folder of the one file of this name.
+
+    Raises:
+        DataError: on finding none, or several.
+    """
+
+    def find(content: Path) -> Path:
+        found = sorted(content.rglob(name))
+        if len(found) != 1:
+            raise DataError(f"{archive} holds {len(found)} files named {name}, expected one")
+        return found[0].parent
+
+    return find

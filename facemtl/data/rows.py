@@ -9,7 +9,7 @@ from typing import TypeVar
 from facemtl.errors import DataError
 
 Row = TypeVar("Row")
-SHOWN = 20  # bad rows in one message
+SHOWN = 20  # of what is bad, in one message
 
 
 def read_lines(path: Path, expected: str) -> list[str]:
@@ -52,9 +52,13 @@ def parse_rows(path: Path, lines: list[str], parse: Callable[[str, int], Row], f
         except (ValueError, OSError) as error:
             bad.append(f"{path}:{number}: {error}")
     if bad:
-        shown = "\n".join(bad[:SHOWN]) + (f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
-        raise DataError(f"{len(bad)} bad rows in {path}:\n{shown}")
+        raise DataError(f"{len(bad)} bad rows in {path}:\n{listed(bad)}")
     return rows
+
+
+def listed(bad: list[str]) -> str:
+    """The first of what is bad, a line each, and how many more there are."""
+    return "\n".join(bad[:SHOWN]) + (f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
 
 
 def image_of(root: Path, name: str) -> Path:
