@@ -31,14 +31,13 @@ def main() -> int:
     args = parser.parse_args()
 
     # --help must not wait for torch.
-    from facemtl.models.factory import create_model
     from facemtl.training.engine import Interrupted, TrainingData, train
     from facemtl.training.recipe import read_recipe
 
     try:
         recipe = read_recipe(args.recipe, args.settings)
-        model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
-        data = TrainingData.read(recipe, model.backbone.channels, args.cache, args.data_root, not args.quiet)
+        channels = recipe.create_model().backbone.channels
+        data = TrainingData.read(recipe, channels, args.cache, args.data_root, not args.quiet)
         out = args.out or Path("runs") / recipe.name
         print(train(recipe, data, out, args.device, not args.quiet, args.max_steps))
     except Interrupted as stop:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -34,12 +34,16 @@ class CropCache:
         points: float32 (N, K, 2) in patch index coordinates, NaN where missing.
         labels: task -> int64 (N,) class index, -1 where missing.
         schema: of ``points``.
+        angles: float32 (N, 3) yaw, pitch, roll in degrees, NaN where missing; None where the set gives none.
+        taught: task -> what a teacher says (:mod:`facemtl.training.distillation`), points in patch coordinates.
     """
 
     patches: np.ndarray
     points: np.ndarray
     labels: dict[str, np.ndarray]
     schema: str
+    angles: np.ndarray | None = None
+    taught: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -52,8 +56,14 @@ class CropCache:
 
     def subset(self, rows: np.ndarray) -> CropCache:
         """The patches of these rows, in this order."""
-        labels = {task: values[rows] for task, values in self.labels.items()}
-        return CropCache(self.patches[rows], self.points[rows], labels, self.schema)
+        return replace(
+            self,
+            patches=self.patches[rows],
+            points=self.points[rows],
+            labels={task: values[rows] for task, values in self.labels.items()},
+            angles=None if self.angles is None else self.angles[rows],
+            taught={task: values[rows] for task, values in self.taught.items()},
+        )
 
 
 def build_cache(
@@ -74,7 +84,7 @@ def build_cache(
     """
     if not samples:
         raise DataError("no samples to cache")
-    if len({(s.schema, tuple(sorted(s.labels))) for s in samples}) > 1:
+    if len({(s.schema, tuple(sorted(s.labels)), s.angles is None) for s in samples}) > 1:
         raise DataError("the samples of one cache must share their landmark schema and their tasks")
     matrices = [crop_matrix(face_box(s), patch_size, scale=PATCH_SCALE) for s in samples]
     path = Path(folder) / f"patches-{_fingerprint(samples, matrices, patch_size, channels)}.npy"
@@ -82,7 +92,8 @@ def build_cache(
         _cut(samples, matrices, path, patch_size, channels, progress)
     points = [apply_affine(invert_affine(m), s.points) for m, s in zip(matrices, samples, strict=True)]
     labels = {task: np.array([s.labels.get(task, MISSING) for s in samples]) for task in samples[0].labels}
-    return CropCache(np.load(path, mmap_mode="r"), np.float32(points), labels, samples[0].schema)
+    angles = None if samples[0].angles is None else np.float32([s.angles for s in samples])
+    return CropCache(np.load(path, mmap_mode="r"), np.float32(points), labels, samples[0].schema, angles)
 
 
 def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version on import otherwise
@@ -17,8 +17,8 @@ import albumentations as A
 import numpy as np
 
 from facemtl.data.cache import CropCache
-from facemtl.data.sample import MISSING
-from facemtl.geometry import apply_affine, crop_matrix, invert_affine, points_from_crop, roll_of_five, warp_crop
+from facemtl.data.targets import Targets, labelled_targets, moved_targets
+from facemtl.geometry import crop_matrix, roll_of_five, warp_crop
 from facemtl.landmarks import SCHEMAS
 
 
@@ -46,11 +46,6 @@ class Jitter:
 DETECTOR_JITTER = Jitter(shift_x=0.064, shift_y=0.035, scale=0.088, roll=10.0, upright=False)
 # What is left after a first pass: the second crop is laid through predicted points.
 REFINED_JITTER = Jitter(shift_x=0.025, shift_y=0.025, scale=0.04, roll=4.0, upright=True)
-
-
-def mirror_labels(labels: Mapping[str, int]) -> dict[str, int]:
-    """Labels of the mirrored face: the five pose classes run the other way, the rest stays."""
-    return {task: 4 - label if task == "pose" and label != MISSING else label for task, label in labels.items()}
 
 
 def mirror_points(points: np.ndarray, width: int, flip_order: Sequence[int]) -> np.ndarray:
@@ -93,6 +88,7 @@ class Augmentation:
         refined: share of crops that are jittered as a second pass sees them.
         mirror: share of mirrored crops.
         pixels: share of crops whose pixels are disturbed too (:func:`pixel_transform`).
+        schema: of the main points of the network that learns.
     """
 
     def __init__(
@@ -103,45 +99,37 @@ class Augmentation:
         refined: float = 0.5,
         mirror: float = 0.5,
         pixels: float = 0.5,
+        schema: str = "mtfl5",
     ) -> None:
         self.size = size
         self.crop_scale = crop_scale
         self.refined = refined
         self.mirror = mirror
         self.pixels = pixels
+        self.schema = schema
         self._disturb = pixel_transform(channels)
 
-    def __call__(
-        self, cache: CropCache, rows: np.ndarray, seed: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Crops of these rows.
+    def __call__(self, cache: CropCache, row: int, rng: np.random.Generator) -> tuple[np.ndarray, Targets, Targets]:
+        """A random crop of one patch.
 
         Returns:
-            images uint8 (N, C, S, S); points float32 (N, K, 2) in network coordinates, NaN where missing; labels
-            task -> int64 (N,), -1 where missing.
+            image uint8 (S, S) or (S, S, 3); its targets, as far as the set has labels; those of the teacher.
         """
-        rng = np.random.default_rng(seed)
-        self._disturb.set_random_seed(int(rng.integers(2**31)))
-        schema = SCHEMAS[cache.schema]
-        images, points, labels = [], [], []
-        for row in rows:
-            truth = cache.points[row]
-            mirrored = bool(rng.random() < self.mirror)
-            matrix = self._sample(rng, cache.box, schema.to_five(truth), mirrored)
-            image = warp_crop(cache.patches[row], matrix, self.size)
-            images.append(self._disturb(image=image)["image"] if rng.random() < self.pixels else image)
-            moved = apply_affine(invert_affine(matrix), truth)
-            points.append(moved[list(schema.flip_order)] if mirrored else moved)
-            label = {task: int(values[row]) for task, values in cache.labels.items()}
-            labels.append(mirror_labels(label) if mirrored else label)
+        matrix = self._sample(rng, cache.box, SCHEMAS[cache.schema].to_five(cache.points[row]))
+        image = warp_crop(cache.patches[row], matrix, self.size)
+        if rng.random() < self.pixels:
+            self._disturb.set_random_seed(int(rng.integers(2**31)))
+            image = self._disturb(image=image)["image"]
+        taught = {task: values[row] for task, values in cache.taught.items()}
         return (
-            to_nchw(np.stack(images)),
-            np.float32(points_from_crop(np.stack(points), self.size)),
-            {task: np.array([label[task] for label in labels]) for task in cache.labels},
+            image,
+            moved_targets(labelled_targets(cache, row, self.schema), matrix, self.size, self.schema),
+            moved_targets(taught, matrix, self.size, self.schema),
         )
 
-    def _sample(self, rng: np.random.Generator, box: np.ndarray, five: np.ndarray, mirrored: bool) -> np.ndarray:
+    def _sample(self, rng: np.random.Generator, box: np.ndarray, five: np.ndarray) -> np.ndarray:
         """Draw the matrix of one crop."""
+        mirrored = bool(rng.random() < self.mirror)
         jitter = REFINED_JITTER if rng.random() < self.refined else DETECTOR_JITTER
         # Clipped at two and a half deviations: beyond, the face would leave its patch.
         dx, dy, ds, dr = np.clip(rng.standard_normal(4), -2.5, 2.5).tolist()
@@ -167,12 +155,12 @@ def jittered_crop(
     return crop_matrix(box + np.tile(shift, 2), size, scale, roll, mirrored)
 
 
-def plain_crops(cache: CropCache, size: int, crop_scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The crops of the true face boxes, undisturbed; shapes as in :class:`Augmentation`."""
+def plain_crops(cache: CropCache, size: int, crop_scale: float, schema: str) -> tuple[np.ndarray, list[Targets]]:
+    """The crops uint8 (N, C, S, S) of the true face boxes, undisturbed, and the targets of each."""
     matrix = crop_matrix(cache.box, size, crop_scale)
     images = np.stack([warp_crop(patch, matrix, size) for patch in cache.patches])
-    points = points_from_crop(apply_affine(invert_affine(matrix), cache.points), size)
-    return to_nchw(images), np.float32(points), dict(cache.labels)
+    rows = range(len(cache))
+    return to_nchw(images), [moved_targets(labelled_targets(cache, r, schema), matrix, size, schema) for r in rows]
 
 
 def to_nchw(images: np.ndarray) -> np.ndarray:

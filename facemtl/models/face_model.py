@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facemtl.landmarks import POINTS, SCHEMAS, schema_of
+from facemtl.weights import SIGMA
+
 FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
+LOGITS = f"{POINTS}_logits"  # the output that only training sees
 
 
 class Standardise(nn.Module):
@@ -20,25 +24,14 @@ class Standardise(nn.Module):
         return F.layer_norm(images.float(), images.shape[1:], eps=FLAT)
 
 
-class PointsHead(nn.Module):
-    """(N, features) -> (N, points, 2), x y: 0 is the middle of the crop, 1 its side."""
-
-    def __init__(self, features: int, points: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, 2 * points)
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, (-1, 2))
-
-
 class FaceModel(nn.Module):
     """Hard parameter sharing: every head reads the same features.
 
     Args:
-        backbone: a module with ``input_size``, ``channels`` and ``features``.
-        heads: task name -> module from (N, features) to that task's output.
+        backbone: a module with ``input_size``, ``channels`` and ``features``; if a head reads the grid, also the two
+            halves of its forward pass, ``grid`` and ``vector`` (:class:`facemtl.models.gridnet.GridNet`).
+        heads: task name -> points head (:mod:`facemtl.models.heads`) for points, else a module from (N, features) to
+            that task's output.
     """
 
     def __init__(self, backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
@@ -52,10 +45,26 @@ class FaceModel(nn.Module):
         return tuple(self.heads)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 crops (N, C, S, S), grey or BGR -> task name -> output.
+        """uint8 crops (N, C, S, S), grey or BGR -> name -> output.
 
-        ``landmarks`` is (N, K, 2) in network coordinates (:func:`facemtl.geometry.points_to_crop`); every other task
-        is (N, classes) logits.
+        ``landmarks`` and points of further schemas are (N, K, 2) in network coordinates
+        (:func:`facemtl.geometry.points_to_crop`), ``landmark_sigma`` (N, K) likewise, ``angles`` (N, 3) degrees; every
+        other task is (N, classes) logits.
         """
-        features = self.backbone(self.standardise(images))
-        return {name: head(features) for name, head in self.heads.items()}
+        images = self.standardise(images)
+        if hasattr(self.backbone, "grid"):
+            grid = self.backbone.grid(images)
+            vector = self.backbone.vector(grid)
+        else:
+            grid, vector = None, self.backbone(images)
+        outputs: dict[str, Tensor] = {}
+        for task, head in self.heads.items():
+            if schema_of(task, next(iter(SCHEMAS))) is None:
+                outputs[task] = head(vector)
+                continue
+            outputs[task], sigma, logits = head(vector, grid)
+            if sigma is not None:
+                outputs[SIGMA] = sigma
+            if logits is not None:
+                outputs[LOGITS] = logits
+        return outputs

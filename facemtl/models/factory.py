@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from facemtl.errors import ModelError
-from facemtl.face import ATTRIBUTES
-from facemtl.landmarks import SCHEMAS
-from facemtl.models.face_model import FaceModel, PointsHead
+from facemtl.face import ANGLES_TASK, ATTRIBUTES
+from facemtl.landmarks import POINTS, SCHEMAS, points_task, schema_of
+from facemtl.models.face_model import FaceModel
+from facemtl.models.gridnet import GridNet
+from facemtl.models.heads import NEEDS_GRID, POINT_HEADS, AnglesHead, ClassHead, DirectHead
 from facemtl.models.tcdcn import tcdcn_eccv2014, tcdcn_tpami2016
 from facemtl.models.timm_backbone import TimmBackbone
 
@@ -19,7 +21,14 @@ TIMM_PREFIX = "timm/"
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tcdcn": tcdcn_eccv2014,
     "tcdcn60": tcdcn_tpami2016,
+    "gridnet": GridNet,
 }
+
+
+def known_tasks(schema: str, attributes: Mapping[str, Sequence[str]] = ATTRIBUTES) -> tuple[str, ...]:
+    """Every task that a model whose main points have this schema may have."""
+    further = (points_task(name) for name in SCHEMAS if name != schema)
+    return (POINTS, *further, *attributes, ANGLES_TASK)
 
 
 def create_model(
@@ -27,34 +36,52 @@ def create_model(
     tasks: Sequence[str],
     schema: str = "mtfl5",
     attributes: Mapping[str, Sequence[str]] = ATTRIBUTES,
+    points_head: str = "direct",
+    uncertainty: bool = False,
+    dropout: float = 0.0,
     **backbone_options: Any,
 ) -> FaceModel:
     """Build a network with one head a task; ``tasks=["landmarks"]`` is the single-task baseline.
 
     Args:
         backbone: a key of :data:`BACKBONES`, or ``timm/<name>``.
-        tasks: ``landmarks`` and names of ``attributes``, at least one.
-        schema: which points, a key of :data:`facemtl.landmarks.SCHEMAS`.
+        tasks: ``landmarks``, points of further schemas (``landmarks_ibug68``), names of ``attributes``, ``angles``; at
+            least one.
+        schema: which main points, a key of :data:`facemtl.landmarks.SCHEMAS`.
         attributes: attribute name -> class names.
+        points_head: how the main points are read off, a key of :data:`facemtl.models.heads.POINT_HEADS`; further
+            points are regressed directly.
+        uncertainty: also give the standard deviation of the main points.
+        dropout: share of the features that attributes do without in training.
         backbone_options: passed on, such as ``shared_filters=False`` or timm's ``input_size=96``.
 
     Raises:
-        ModelError: an unknown name (the known ones are listed) or an option that the backbone does not take.
+        ModelError: an unknown name (the known ones are listed), an option that the backbone does not take, or a head
+            that needs a grid on a backbone that has none.
     """
     tasks = tuple(tasks)
-    known = ("landmarks", *attributes)
-    if not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(known):
-        raise ModelError(f"tasks must be one or more, each once, of {', '.join(known)}; got {list(tasks)}")
     if schema not in SCHEMAS:
         raise ModelError(f"unknown landmark schema {schema!r}; known: {', '.join(SCHEMAS)}")
+    known = known_tasks(schema, attributes)
+    if not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(known):
+        raise ModelError(f"tasks must be one or more, each once, of {', '.join(known)}; got {list(tasks)}")
+    if points_head not in POINT_HEADS:
+        raise ModelError(f"unknown points head {points_head!r}; known: {', '.join(POINT_HEADS)}")
     body = _create_backbone(backbone, backbone_options)
-    heads: dict[str, nn.Module] = {
-        task: PointsHead(body.features, len(SCHEMAS[schema]))
-        if task == "landmarks"
-        else nn.Linear(body.features, len(attributes[task]))
-        for task in tasks
-    }
-    return FaceModel(body, heads)
+    if points_head in NEEDS_GRID and not hasattr(body, "grid"):
+        raise ModelError(f"points head {points_head!r} reads a grid, which backbone {backbone!r} does not give")
+    grid_channels = getattr(body, "grid_channels", 0)
+
+    def head(task: str) -> nn.Module:
+        if task == POINTS:
+            return POINT_HEADS[points_head](body.features, grid_channels, len(SCHEMAS[schema]), uncertainty)
+        if further := schema_of(task, schema):
+            return DirectHead(body.features, grid_channels, len(SCHEMAS[further]))
+        if task == ANGLES_TASK:
+            return AnglesHead(body.features)
+        return ClassHead(body.features, len(attributes[task]), dropout)
+
+    return FaceModel(body, {task: head(task) for task in tasks})
 
 
 def _create_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -84,4 +84,12 @@ def load_parameters(model: FaceModel, tensors: Mapping[str, Tensor], source: str
 def model_from_spec(spec: ModelSpec) -> FaceModel:
     """The untrained network that a description names."""
     options = {k: v for k, v in spec.backbone_options.items() if k != "pretrained"}
-    return create_model(spec.backbone, spec.tasks, spec.schema, spec.attributes, **options)
+    return create_model(
+        spec.backbone,
+        spec.tasks,
+        spec.schema,
+        spec.attributes,
+        points_head=spec.points_head,
+        uncertainty=spec.uncertainty,
+        **options,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -12,53 +13,155 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from facemtl.data.cache import CropCache
-from facemtl.data.transforms import Augmentation
+from facemtl.data.sample import MISSING
+from facemtl.data.targets import Targets, blank_target
+from facemtl.data.transforms import Augmentation, plain_crops, to_nchw
+from facemtl.face import ATTRIBUTES
+
+LONGEST = 8  # times that balancing may show a rare face in one epoch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Images uint8 (N, C, S, S), points float32 (N, K, 2) with NaN where missing, labels task -> int64 (N,) with -1."""
+    """N crops and what to say of them.
+
+    Attributes:
+        images: uint8 (N, C, S, S).
+        targets: task -> labels of the data sets, see :mod:`facemtl.data.targets`.
+        taught: task -> a teacher's targets; empty without one.
+    """
 
     images: Tensor
-    points: Tensor
-    labels: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, images: np.ndarray, points: np.ndarray, labels: dict[str, np.ndarray]) -> Batch:
-        tensors = {task: torch.from_numpy(np.ascontiguousarray(values)) for task, values in labels.items()}
-        return cls(torch.from_numpy(images), torch.from_numpy(points), tensors)
+    targets: dict[str, Tensor]
+    taught: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        moved = {task: values.to(device, non_blocking=True) for task, values in self.labels.items()}
-        return Batch(self.images.to(device, non_blocking=True), self.points.to(device, non_blocking=True), moved)
+        targets, taught = (
+            {task: values.to(device, non_blocking=True) for task, values in part.items()}
+            for part in (self.targets, self.taught)
+        )
+        return Batch(self.images.to(device, non_blocking=True), targets, taught)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Parts of at most ``size`` crops."""
+        for first in range(0, len(self.images), size):
+            rows = slice(first, first + size)
+            yield Batch(
+                self.images[rows],
+                {task: values[rows] for task, values in self.targets.items()},
+                {task: values[rows] for task, values in self.taught.items()},
+            )
+
+
+def stack_targets(faces: Sequence[Targets], tasks: Sequence[str], schema: str, taught: bool = False) -> dict:
+    """Task -> tensor of the faces' targets; a face without a label for a task has a missing one."""
+    blanks = {task: blank_target(task, schema, taught) for task in tasks}
+    return {
+        task: torch.from_numpy(np.stack([face.get(task, blank) for face in faces])) for task, blank in blanks.items()
+    }
+
+
+def known_faces(targets: Tensor) -> int:
+    """How many faces of (N, ...) targets have any label."""
+    known = torch.isfinite(targets) if targets.is_floating_point() else targets != MISSING
+    return int(known.reshape(len(targets), -1).any(dim=1).sum())
+
+
+def plain_batch(cache: CropCache, tasks: Sequence[str], size: int, crop_scale: float, schema: str) -> Batch:
+    """Every face of a cache in its true box, undisturbed."""
+    images, targets = plain_crops(cache, size, crop_scale, schema)
+    return Batch(torch.from_numpy(images), stack_targets(targets, tasks, schema))
+
+
+def balanced_rows(cache: CropCache, balance: float, task: str = "pose") -> np.ndarray:
+    """Rows of a cache, those of rare classes of ``task`` several times.
+
+    A class of n faces is repeated (n of the commonest class / n) ** ``balance`` times, rounded, at most ``LONGEST``
+    times: 0 leaves the set as it is, 1 makes all classes equal. Faces without the label stay once.
+    """
+    rows = np.arange(len(cache))
+    labels = cache.labels.get(task)
+    if labels is None or not balance:
+        return rows
+    counts = np.bincount(labels[labels >= 0], minlength=len(ATTRIBUTES[task]))
+    times = np.clip(np.rint((counts.max() / np.maximum(counts, 1)) ** balance), 1, LONGEST).astype(int)
+    return np.repeat(rows, np.where(labels >= 0, times[labels], 1))
 
 
 class StepDataset(Dataset):
-    """Item ``i`` is the batch of training step ``i``."""
+    """Item ``i`` is the batch of training step ``i``.
 
-    def __init__(self, cache: CropCache, augmentation: Augmentation, batch_size: int, seed: int) -> None:
-        self.cache = cache
+    Args:
+        caches: data set -> its patches; the first is the main set.
+        augmentation: makes the crops.
+        tasks: what the batch has targets for.
+        batch_size, seed: as they say.
+        mix: data set -> its share of the crops, relative to the others'; 1 where not named. An epoch shows the main
+            set once, however many faces of the others that means.
+        balance: of the classes of pose in every set that has them, see :func:`balanced_rows`.
+    """
+
+    def __init__(
+        self,
+        caches: Mapping[str, CropCache],
+        augmentation: Augmentation,
+        tasks: Sequence[str],
+        batch_size: int,
+        seed: int,
+        mix: Mapping[str, float] | None = None,
+        balance: float = 0.0,
+    ) -> None:
+        self.caches = list(caches.values())
         self.augmentation = augmentation
+        self.tasks = tuple(tasks)
         self.batch_size = batch_size
         self.seed = seed
-        self.steps_per_epoch = len(cache) // batch_size
+        self._rows = [balanced_rows(cache, balance) for cache in self.caches]
+        shares = np.array([(mix or {}).get(name, 1.0) for name in caches])
+        self._counts = np.rint(len(self._rows[0]) * shares / shares[0]).astype(int)
+        self.steps_per_epoch = int(self._counts.sum()) // batch_size
         self._order: tuple[int, np.ndarray] | None = None
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
+        """(M, 2) set and row of the crops of an epoch, in the order in which they are shown."""
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.cache))
+            parts = [self._drawn(number, epoch) for number in range(len(self.caches))]
+            order = np.random.default_rng((self.seed, epoch)).permutation(np.concatenate(parts))
+            self._order = epoch, order
         return self._order[1]
+
+    def _drawn(self, number: int, epoch: int) -> np.ndarray:
+        """(n, 2) set and row: the next n of an endless series of shuffled passes through the set."""
+        rows, count = self._rows[number], self._counts[number]
+        places = np.arange(epoch * count, (epoch + 1) * count)
+        drawn = np.empty(count, dtype=int)
+        for turn in np.unique(places // len(rows)):
+            inside = places // len(rows) == turn
+            shuffled = np.random.default_rng((self.seed, number, int(turn))).permutation(rows)
+            drawn[inside] = shuffled[places[inside] % len(rows)]
+        return np.stack([np.full(count, number), drawn], axis=1)
 
     def __getitem__(self, step: int) -> Batch:
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self.batch_size
-        rows = self._epoch_order(epoch)[first : first + self.batch_size]
-        return Batch.of(*self.augmentation(self.cache, rows, seed=(self.seed, step)))
+        rng = np.random.default_rng((self.seed, step))
+        chosen = self._epoch_order(epoch)[first : first + self.batch_size].tolist()
+        images, targets, taught = zip(
+            *(self.augmentation(self.caches[number], row, rng) for number, row in chosen), strict=True
+        )
+        schema = self.augmentation.schema
+        lessons = [task for task in self.tasks if any(task in face for face in taught)]
+        return Batch(
+            torch.from_numpy(to_nchw(np.stack(images))),
+            stack_targets(targets, self.tasks, schema),
+            stack_targets(taught, lessons, schema, taught=True),
+        )
 
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides when to stop
 
 

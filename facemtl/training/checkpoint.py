@@ -22,13 +22,15 @@ class Progress:
     Attributes:
         step: steps done.
         history: one row of figures per finished epoch.
-        sums: task -> loss summed over the steps of the unfinished epoch.
+        sums: output -> loss summed over the steps of the unfinished epoch.
+        labelled: task -> crops with a label for it in the unfinished epoch.
         stopper: of the auxiliary tasks, or None.
     """
 
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
+    labelled: dict[str, int] = field(default_factory=dict)
     stopper: TaskStopper | None = None
 
 

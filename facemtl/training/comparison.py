@@ -23,7 +23,6 @@ from facemtl.face import ATTRIBUTES
 from facemtl.files import write_beside
 from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
-from facemtl.models.factory import create_model
 from facemtl.models.session import TorchSession
 from facemtl.predictor import Predictor
 from facemtl.training.engine import MODEL, TrainingData, train
@@ -226,7 +225,7 @@ def load_errors(comparison: Comparison, results: Path, split: str) -> dict[str, 
 
 def training_data(recipe: Recipe, cache: Path, root: Path | None) -> TrainingData:
     """The data of a recipe, for the colour that its backbone wants."""
-    model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
+    model = recipe.create_model()
     return TrainingData.read(recipe, model.backbone.channels, cache, root, progress=False)
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,20 +24,21 @@ from tqdm import tqdm
 from facemtl.data.cache import CropCache, build_cache
 from facemtl.data.sample import FaceSample
 from facemtl.data.sets import data_root, read_split
-from facemtl.data.transforms import plain_crops
 from facemtl.errors import ConfigError, DataError, OutputError
+from facemtl.face import ANGLES_TASK
 from facemtl.files import write_beside
-from facemtl.landmarks import SCHEMAS
+from facemtl.landmarks import POINTS, SCHEMAS, points_task, schema_of
 from facemtl.models.face_model import FaceModel
-from facemtl.models.factory import create_model
-from facemtl.models.files import save_model
+from facemtl.models.files import load_parameters, read_tensors, save_model
 from facemtl.models.session import resolve_device
-from facemtl.training.batches import Batch, StepDataset, batch_loader
+from facemtl.training.batches import Batch, StepDataset, batch_loader, known_faces, plain_batch
 from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from facemtl.training.distillation import teach
 from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.losses import task_losses
 from facemtl.training.optimisers import create_optimiser, learning_rate, update_average
 from facemtl.training.recipe import Recipe
+from facemtl.weights import SIGMA
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -50,18 +51,19 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """The faces a training reads: those it learns from and those it only looks at."""
+    """The faces a training reads, data set by data set, the main one first: to learn from, and only to look at."""
 
-    train: CropCache
-    heldout: CropCache
+    train: Mapping[str, CropCache]
+    heldout: Mapping[str, CropCache]
 
     @classmethod
     def read(
         cls, recipe: Recipe, channels: int, cache: Path, root: Path | None = None, progress: bool = True
     ) -> TrainingData:
-        """Read and cut a recipe's data set; ``cache`` is where patches are kept."""
-        root = data_root(recipe.data, root)
-        train, heldout = (read_split(recipe.data, split, root) for split in ("train", "heldout"))
+        """Read and cut a recipe's data sets; ``cache`` is where patches are kept, ``root`` the main set's folder."""
+        names = [recipe.data, *(name for name in recipe.mix if name != recipe.data)]
+        roots = {name: data_root(name, root if name == recipe.data else None) for name in names}
+        train, heldout = ({n: read_split(n, split, roots[n]) for n in names} for split in ("train", "heldout"))
         return cls.of(recipe, channels, cache, train, heldout, progress)
 
     @classmethod
@@ -70,32 +72,54 @@ class TrainingData:
         recipe: Recipe,
         channels: int,
         cache: Path,
-        train: list[FaceSample],
-        heldout: list[FaceSample],
+        train: list[FaceSample] | Mapping[str, list[FaceSample]],
+        heldout: list[FaceSample] | Mapping[str, list[FaceSample]],
         progress: bool = True,
     ) -> TrainingData:
-        """The same from samples, of which the recipe may use a share and shuffle labels."""
-        for part, samples in (("training", train), ("held-out", heldout)):
-            if not samples:
-                raise DataError(f"there are no {part} faces")
-            first = samples[0]
-            if first.schema != recipe.schema:
-                raise ConfigError(f"the {part} data has {first.schema!r} points, the recipe asks for {recipe.schema!r}")
-            pointed = any(np.isfinite(s.points).any() for s in samples)
-            missing = set(recipe.tasks) - set(first.labels) - ({"landmarks"} if pointed else set())
-            if missing:
-                raise ConfigError(f"the {part} data has no labels for {sorted(missing)}: leave them out of tasks")
-        patches = build_cache(train, cache, recipe.patch_size, channels, progress)
-        rng = np.random.default_rng(0)  # the same rows for every seed, so that seeds differ by training alone
-        rows = np.sort(rng.permutation(len(patches))[: max(1, round(recipe.fraction * len(patches)))])
-        if len(rows) < recipe.batch_size:
-            raise DataError(f"{len(rows)} training faces do not fill one batch of {recipe.batch_size}")
-        used = patches if len(rows) == len(patches) else patches.subset(rows)
-        labels = {
-            task: rng.permutation(values) if task in recipe.shuffled_labels else values
-            for task, values in used.labels.items()
-        }
-        return cls(replace(used, labels=labels), build_cache(heldout, cache, recipe.patch_size, channels, progress))
+        """The same from samples (a list is the main set), of which the recipe may use a share and shuffle labels."""
+        train, heldout = (part if isinstance(part, Mapping) else {recipe.data: part} for part in (train, heldout))
+        for part, sets in (("training", train), ("held-out", heldout)):
+            _check_labels(recipe, part, sets)
+
+        def cut(samples: list[FaceSample]) -> CropCache:
+            return build_cache(samples, cache, recipe.patch_size, channels, progress)
+
+        used = {name: _used_rows(cut(samples), recipe) for name, samples in train.items()}
+        if len(used[recipe.data]) < recipe.batch_size:
+            raise DataError(f"{len(used[recipe.data])} training faces do not fill one batch of {recipe.batch_size}")
+        return cls(used, {name: cut(samples) for name, samples in heldout.items()})
+
+
+def _check_labels(recipe: Recipe, part: str, sets: Mapping[str, list[FaceSample]]) -> None:
+    """Raise unless every task of the recipe has labels somewhere in the sets."""
+    labelled: set[str] = set()
+    for name, samples in sets.items():
+        if not samples:
+            raise DataError(f"there are no {part} faces in {name}")
+        first = samples[0]
+        if any(np.isfinite(s.points).any() for s in samples):
+            labelled.add(POINTS if first.schema == recipe.schema else points_task(first.schema))
+        if any(s.angles is not None and np.isfinite(s.angles).any() for s in samples):
+            labelled.add(ANGLES_TASK)
+        labelled |= set(first.labels)
+    missing = [task for task in recipe.tasks if task not in labelled]
+    if missing:
+        raise ConfigError(
+            f"the {part} data has no labels for {missing}, it has {sorted(labelled)}: leave them out of tasks, or add "
+            "a data set that has them to mix"
+        )
+
+
+def _used_rows(patches: CropCache, recipe: Recipe) -> CropCache:
+    """The share of a set that the recipe uses, with the labels shuffled that it wants shuffled."""
+    rng = np.random.default_rng(0)  # the same rows for every seed, so that seeds differ by training alone
+    rows = np.sort(rng.permutation(len(patches))[: max(1, round(recipe.fraction * len(patches)))])
+    used = patches if len(rows) == len(patches) else patches.subset(rows)
+    labels = {
+        task: rng.permutation(values) if task in recipe.shuffled_labels else values
+        for task, values in used.labels.items()
+    }
+    return replace(used, labels=labels)
 
 
 def train(
@@ -133,6 +157,12 @@ def train(
     torch.set_num_threads(recipe.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(recipe.seed)
+    if recipe.teachers:
+        lessons = {
+            name: teach(cache, recipe.teachers, recipe.tasks, recipe.schema, out, where, progress)
+            for name, cache in data.train.items()
+        }
+        data = replace(data, train=lessons)
     run = Run(recipe, data, out, where)
     if (out / CHECKPOINT).is_file():
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), run.model, run.average, run.optimiser)
@@ -148,22 +178,34 @@ class Run:
 
     def __init__(self, recipe: Recipe, data: TrainingData, out: Path, device: torch.device) -> None:
         self.recipe, self.data, self.out, self.device = recipe, data, out, device
-        model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
+        model = recipe.create_model()
+        if recipe.init:
+            tensors, _ = read_tensors(Path(recipe.init))
+            load_parameters(model, tensors, recipe.init)
         self.size, self.channels = model.backbone.input_size, model.backbone.channels
         # Channels last is what the CPU's convolution kernels are fastest with (1.4 times here).
         self.model: FaceModel = model.to(device, memory_format=torch.channels_last)
         self.average: FaceModel = copy.deepcopy(self.model).eval()
         self.optimiser = create_optimiser(self.model, recipe)
         self.dataset = StepDataset(
-            data.train, recipe.augmentation(self.size, self.channels), recipe.batch_size, recipe.seed
+            data.train,
+            recipe.augmentation(self.size, self.channels),
+            recipe.tasks,
+            recipe.batch_size,
+            recipe.seed,
+            recipe.mix,
+            recipe.balance,
         )
         self.steps = recipe.epochs * self.dataset.steps_per_epoch
         stopper = TaskStopper(recipe.stop_k, recipe.stop_threshold, dict(recipe.stop_importance))
         self.progress = Progress(stopper=stopper if recipe.early_stopping else None)
-        rows = np.random.default_rng(1).permutation(len(data.train))[:MONITORED]
+        main = data.train[recipe.data]
+        rows = np.random.default_rng(1).permutation(len(main))[:MONITORED]
+        looked_at = {"train": main.subset(np.sort(rows))}
+        looked_at |= {"heldout" if n == recipe.data else f"heldout_{n}": cache for n, cache in data.heldout.items()}
         self.looked_at = {
-            "train": Batch.of(*plain_crops(data.train.subset(np.sort(rows)), self.size, recipe.crop_scale)),
-            "heldout": Batch.of(*plain_crops(data.heldout, self.size, recipe.crop_scale)),
+            name: plain_batch(cache, recipe.tasks, self.size, recipe.crop_scale, recipe.schema)
+            for name, cache in looked_at.items()
         }
 
     def loop(self, show: bool, max_steps: int | None) -> None:
@@ -208,61 +250,82 @@ class Run:
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.model(batch.images)
-        losses = task_losses(
-            {task: output.float() for task, output in outputs.items()}, batch.points, batch.labels, recipe.points_loss
-        )
-        stopped = state.stopper.stopped if state.stopper else {}
-        total = sum(recipe.weights.get(task, 1.0) * loss for task, loss in losses.items() if task not in stopped)
+        outputs = {name: output.float() for name, output in outputs.items()}
+        losses = self._losses(outputs, batch.targets)
+        labelled = {task: known_faces(batch.targets[task]) for task in recipe.tasks}
+        total = self._weighed(losses)
+        if batch.taught:
+            # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
+            answers = {name: output for name, output in outputs.items() if name != SIGMA}
+            lessons = self._losses(answers, batch.taught)
+            # A task without labels in this batch is learned from the teachers alone.
+            total = (1 - recipe.lesson) * total + recipe.lesson * self._weighed(lessons)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
         with torch.no_grad():
             update_average(self.average.state_dict().values(), self.model.state_dict().values(), recipe.ema, state.step)
         state.step += 1
-        for task, loss in losses.items():
-            state.sums[task] = state.sums.get(task, 0.0) + loss.item()
+        for name, value in losses.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value.item()
+        for task, count in labelled.items():
+            state.labelled[task] = state.labelled.get(task, 0) + count
+
+    def _losses(self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        recipe = self.recipe
+        return task_losses(outputs, targets, recipe.schema, recipe.points_loss, recipe.eye_scaled, recipe.smoothing)
+
+    def _weighed(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        stopped = self.progress.stopper.stopped if self.progress.stopper else {}
+        return sum(self.recipe.weights.get(name, 1.0) * loss for name, loss in losses.items() if name not in stopped)
 
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
         errors = {name: self._look(batch) for name, batch in self.looked_at.items()}
-        lost = [task for task in self.recipe.tasks if not all(math.isfinite(errors[name][task]) for name in errors)]
+        lost = [key for name, figures in errors.items() for key, value in figures.items() if not math.isfinite(value)]
         if lost:
             raise ConfigError(
-                f"step {state.step}: the loss of {', '.join(lost)} is not finite: lower learning_rate, in a new --out"
+                f"step {state.step}: {', '.join(sorted(set(lost)))} is not finite: lower learning_rate, in a new --out"
             )
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
-        row |= {f"augmented/{task}": total / steps for task, total in state.sums.items()}
+        row |= {f"augmented/{name}": total / steps for name, total in state.sums.items()}
+        row |= {f"labelled/{task}": count for task, count in state.labelled.items()}
         row |= {f"{name}/{key}": value for name, figures in errors.items() for key, value in figures.items()}
         if state.stopper:
             auxiliary = [task for task in self.recipe.tasks if task != "landmarks"]
             state.stopper.update(*({t: errors[name][t] for t in auxiliary} for name in ("train", "heldout")))
             row |= {f"stopped/{task}": state.stopper.stopped.get(task, 0) for task in auxiliary}
-        state.sums = {}
+        state.sums, state.labelled = {}, {}
         state.history.append(row)
         _write_text(self.out / "log.csv", _as_csv(state.history))
         return row
 
     @torch.no_grad()
     def _look(self, batch: Batch) -> dict[str, float]:
-        """Losses, and figures that people read, of the averaged network on undisturbed crops."""
+        """Losses, and figures that people read, of the averaged network on undisturbed crops, as far as labels go."""
         outputs: dict[str, list[torch.Tensor]] = {}
-        for images in batch.images.split(256):
-            for task, output in self.average(images.to(self.device)).items():
-                outputs.setdefault(task, []).append(output.float().cpu())
-        joined = {task: torch.cat(parts) for task, parts in outputs.items()}
-        losses = task_losses(joined, batch.points, batch.labels, self.recipe.points_loss)
-        figures = {task: loss.item() for task, loss in losses.items()}
-        for task, output in joined.items():
-            if task == "landmarks":
-                left, right = SCHEMAS[self.recipe.schema].eye_pair
-                between = (batch.points[:, left] - batch.points[:, right]).norm(dim=1)
-                error = (output - batch.points).norm(dim=2).mean(dim=1) / between
-                figures["nme"] = 100 * error.nanmean().item()
-            else:
-                known = batch.labels[task] >= 0
-                hits = (output.argmax(dim=1) == batch.labels[task])[known]
-                figures[f"{task}_accuracy"] = 100 * hits.float().mean().item()
+        for part in batch.split(256):
+            for name, output in self.average(part.images.to(self.device)).items():
+                outputs.setdefault(name, []).append(output.float().cpu())
+        joined = {name: torch.cat(parts) for name, parts in outputs.items()}
+        targets = {task: aim for task, aim in batch.targets.items() if known_faces(aim)}
+        figures = {name: loss.item() for name, loss in self._losses(joined, targets).items()}
+        for task, aim in targets.items():
+            figures |= readable_figures(task, joined[task], aim, self.recipe.schema)
         return figures
+
+
+def readable_figures(task: str, output: torch.Tensor, aim: torch.Tensor, schema: str) -> dict[str, float]:
+    """The error measure of one task: ``nme`` in percent, ``<task>_accuracy`` in percent, mean ``angles_error`` in
+    degrees."""
+    if points := schema_of(task, schema):
+        left, right = SCHEMAS[points].eye_pair
+        error = (output - aim).norm(dim=2).mean(dim=1) / (aim[:, left] - aim[:, right]).norm(dim=1)
+        return {"nme" if task == POINTS else f"{task}_nme": 100 * error.nanmean().item()}
+    if task == ANGLES_TASK:
+        return {"angles_error": (output - aim).abs().nanmean().item()}
+    known = aim >= 0
+    return {f"{task}_accuracy": 100 * (output.argmax(dim=1) == aim)[known].float().mean().item()}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from facemtl.errors import ConfigError, ModelError
 from facemtl.files import write_beside
 from facemtl.models.face_model import FaceModel
 from facemtl.models.files import load_model
+from facemtl.models.gridnet import fuse
 from facemtl.session import INPUT, OnnxSession
 from facemtl.weights import METADATA_KEY, ModelSpec
 
@@ -25,19 +27,21 @@ BATCHES = (1, 2, 7)
 class _Outputs(nn.Module):
     """The outputs as a tuple, which is what an ONNX graph has."""
 
-    def __init__(self, model: FaceModel) -> None:
+    def __init__(self, model: FaceModel, names: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.names = tuple(names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model(images).values())
+        outputs = self.model(images)
+        return tuple(outputs[name] for name in self.names)
 
 
 def export_onnx(source: Path, target: Path) -> dict[str, float]:
     """Write the model of a safetensors file as ONNX, with its description, for any batch size.
 
     Returns:
-        task -> largest absolute difference between torch and ONNX Runtime over random crops and several batch sizes.
+        output -> largest absolute difference between torch and ONNX Runtime over random crops and several batch sizes.
 
     Raises:
         ConfigError: ``target`` is not named ``.onnx``.
@@ -46,10 +50,11 @@ def export_onnx(source: Path, target: Path) -> dict[str, float]:
     if target.suffix != ".onnx":
         raise ConfigError(f"an ONNX file must be named .onnx to be found by its suffix, got {target}")
     model, spec = load_model(source)
+    fused = fuse(model)
     differences: dict[str, float] = {}
 
     def write(partial: Path) -> None:
-        onnx.save(_convert(model, spec), partial)
+        onnx.save(_convert(fused, spec), partial)
         differences.update(parity(model, spec, partial))
         if not all(difference <= TOLERANCE for difference in differences.values()):  # a NaN fails too
             raise ModelError(f"{source} and its ONNX form differ by more than {TOLERANCE:g}: {differences}")
@@ -60,14 +65,15 @@ def export_onnx(source: Path, target: Path) -> dict[str, float]:
 
 def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
     example = torch.zeros((2, spec.channels, spec.input_size, spec.input_size), dtype=torch.uint8)
+    names = list(spec.outputs())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
-            _Outputs(model),
+            _Outputs(model, names),
             (example,),
             input_names=[INPUT],
-            output_names=list(model.tasks),
+            output_names=names,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             dynamo=True,
             verbose=False,
@@ -78,15 +84,16 @@ def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def parity(model: FaceModel, spec: ModelSpec, path: Path) -> dict[str, float]:
-    """Task -> largest absolute difference between torch and the ONNX file, on seeded random crops."""
+    """Output -> largest absolute difference between torch and the ONNX file, on seeded random crops."""
     session = OnnxSession(path)
     rng = np.random.default_rng(0)
-    differences: dict[str, list[float]] = {task: [] for task in spec.tasks}
+    names = list(spec.outputs())
+    differences: dict[str, list[float]] = {name: [] for name in names}
     for count in BATCHES:
         shape = (count, spec.channels, spec.input_size, spec.input_size)
         crops = rng.integers(0, 256, shape, dtype=np.uint8)
         with torch.inference_mode():
             expected = model(torch.from_numpy(crops))
-        for task, output in session.run(crops, spec.tasks).items():
-            differences[task].append(np.abs(output - expected[task].numpy()).max())
-    return {task: float(np.max(values)) for task, values in differences.items()}
+        for name, output in session.run(crops, names).items():
+            differences[name].append(np.abs(output - expected[name].numpy()).max())
+    return {name: float(np.max(values)) for name, values in differences.items()}

@@ -8,14 +8,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from facemtl.data.sets import DATA_SETS
 from facemtl.data.transforms import Augmentation
 from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
-from facemtl.landmarks import SCHEMAS
-from facemtl.models.factory import BACKBONES, TIMM_PREFIX
+from facemtl.landmarks import POINTS, SCHEMAS
+from facemtl.models.face_model import LOGITS, FaceModel
+from facemtl.models.factory import BACKBONES, TIMM_PREFIX, create_model, known_tasks
+from facemtl.models.heads import POINT_HEADS
 from facemtl.training.losses import POINT_LOSSES
 from facemtl.training.optimisers import OPTIMISERS
-from facemtl.weights import ModelSpec
+from facemtl.weights import SIGMA, ModelSpec
+
+SHARES = ("balance", "lesson", "smoothing", "refined", "mirror", "pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +29,23 @@ class Recipe:
 
     Attributes:
         name: of the run and of the model.
-        data: data set, a key of :data:`facemtl.data.sets.DATA_SETS`.
+        data: main data set, a key of :data:`facemtl.data.sets.DATA_SETS`; an epoch shows its faces once.
+        mix: data sets -> share of the crops, relative to each other; empty for the main set alone.
+        balance: how far rare classes of pose are repeated, from 0, not at all, to 1, all equally common.
         fraction: share of the training rows used, the first of a fixed random order.
         shuffled_labels: attributes whose training labels are permuted between faces: a control, related to nothing.
-        backbone, backbone_options, tasks, schema: as :func:`facemtl.models.factory.create_model`.
+        backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout: as
+            :func:`facemtl.models.factory.create_model`.
+        init: a model file of the same network to start from; empty for a fresh start.
+        teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
+        lesson: share of the teachers in the loss of a task that they and the data set both speak of.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
         refined, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
-        weights: task -> factor of its loss; 1 where not named.
+        eye_scaled: points count relative to each face's inter-ocular distance, as the error measure has it.
+        smoothing: share of a class label's probability that is spread over all classes.
+        weights: output (a task, ``landmark_sigma``, ``landmarks_logits``) -> factor of its loss; 1 where not named.
         optimiser: a key of :data:`facemtl.training.optimisers.OPTIMISERS`.
         learning_rate: at the end of the warm-up; falls along a cosine to 0.
         weight_decay: of every parameter with two or more dimensions.
@@ -47,12 +60,20 @@ class Recipe:
 
     name: str
     data: str = "mtfl"
+    mix: Mapping[str, float] = field(default_factory=dict)
+    balance: float = 0.0
     fraction: float = 1.0
     shuffled_labels: tuple[str, ...] = ()
     backbone: str = "tcdcn"
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("landmarks", "glasses", "smile", "gender", "pose")
     schema: str = "mtfl5"
+    points_head: str = "direct"
+    uncertainty: bool = False
+    dropout: float = 0.0
+    init: str = ""
+    teachers: tuple[str, ...] = ()
+    lesson: float = 0.5
     crop_scale: float = 1.2
     passes: int = 2
     flip: bool = True
@@ -61,6 +82,8 @@ class Recipe:
     mirror: float = 0.5
     pixels: float = 0.5
     points_loss: str = "squared"
+    eye_scaled: bool = False
+    smoothing: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     optimiser: str = "adamw"
     learning_rate: float = 2e-3
@@ -80,14 +103,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise ConfigError at the first value that cannot work, before anything starts."""
-        known_tasks = ("landmarks", *ATTRIBUTES)
+        known = known_tasks(self.schema) if self.schema in SCHEMAS else (POINTS, *ATTRIBUTES)
+        weighed = (*known, SIGMA, LOGITS)
         checks = {
             "name": (bool(self.name.strip()), "a name: it is also that of the run's folder"),
-            "tasks": (bool(self.tasks) and set(self.tasks) <= set(known_tasks), f"some of {', '.join(known_tasks)}"),
+            "data": (self.data in DATA_SETS, f"one of {', '.join(DATA_SETS)}"),
+            "mix": (
+                not self.mix
+                or (
+                    self.data in self.mix and set(self.mix) <= set(DATA_SETS) and all(v > 0 for v in self.mix.values())
+                ),
+                f"shares over 0 of {self.data} and others of {', '.join(DATA_SETS)}",
+            ),
+            "tasks": (bool(self.tasks) and set(self.tasks) <= set(known), f"some of {', '.join(known)}"),
+            "points_head": (self.points_head in POINT_HEADS, f"one of {', '.join(POINT_HEADS)}"),
             "shuffled_labels": (set(self.shuffled_labels) <= set(ATTRIBUTES), f"some of {', '.join(ATTRIBUTES)}"),
             "weights": (
-                set(self.weights) <= set(known_tasks) and all(v >= 0 for v in self.weights.values()),
-                f"keys of {', '.join(known_tasks)}, values at least 0",
+                set(self.weights) <= set(weighed) and all(v >= 0 for v in self.weights.values()),
+                f"keys of {', '.join(weighed)}, values at least 0",
             ),
             "stop_importance": (
                 set(self.stop_importance) <= set(ATTRIBUTES) and all(v > 0 for v in self.stop_importance.values()),
@@ -102,6 +135,7 @@ class Recipe:
             "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
             "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
+            "dropout": (0 <= self.dropout < 1, "at least 0, under 1"),
             "passes": (
                 self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks),
                 "1, or more with landmarks",
@@ -119,7 +153,7 @@ class Recipe:
                 key: (getattr(self, key) >= 0, "at least 0")
                 for key in ("weight_decay", "warmup_epochs", "seed", "workers")
             },
-            **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in ("refined", "mirror", "pixels")},
+            **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in SHARES},
         }
         for key, (fits, expected) in checks.items():
             if not fits:
@@ -136,18 +170,32 @@ class Recipe:
             backbone=self.backbone,
             schema=self.schema,
             tasks=self.tasks,
-            attributes={task: ATTRIBUTES[task] for task in self.tasks if task != "landmarks"},
+            attributes={task: ATTRIBUTES[task] for task in self.tasks if task in ATTRIBUTES},
             input_size=input_size,
             channels=channels,
             crop_scale=self.crop_scale,
             passes=self.passes,
             flip=self.flip,
             backbone_options=self.backbone_options,
+            points_head=self.points_head,
+            uncertainty=self.uncertainty,
+        )
+
+    def create_model(self) -> FaceModel:
+        """The untrained network."""
+        return create_model(
+            self.backbone,
+            self.tasks,
+            self.schema,
+            points_head=self.points_head,
+            uncertainty=self.uncertainty,
+            dropout=self.dropout,
+            **self.backbone_options,
         )
 
     def augmentation(self, size: int, channels: int) -> Augmentation:
         """The training crops of this recipe."""
-        return Augmentation(size, channels, self.crop_scale, self.refined, self.mirror, self.pixels)
+        return Augmentation(size, channels, self.crop_scale, self.refined, self.mirror, self.pixels, self.schema)
 
 
 def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:

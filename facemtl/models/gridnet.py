@@ -1,0 +1,109 @@
+"""GridNet: a small convolutional backbone for face crops, whose last map is read as a grid and not pooled away.
+
+Its blocks are re-parameterised (Ding et al., "RepVGG", CVPR 2021): trained with batch normalisation and an identity
+branch, run as one 3 x 3 convolution and a ReLU each (:func:`fuse`), which is what CPUs are fastest with. Points need to
+know *where* on the grid something is, so the last map is narrowed and flattened into a fully connected layer;
+attributes also get its mean, which does not care.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Module):
+    """relu(norm(conv3x3(x)) [+ x]); the identity only where input and output have the same shape."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(outputs)
+        self.identity = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.norm is not None:
+            y = self.norm(y)
+            if self.identity:
+                y = y + x
+        return torch.relu(y)
+
+    def fuse(self) -> None:
+        """Fold normalisation (of evaluation) and identity into the convolution, in place; the function is the same."""
+        if self.norm is None:
+            return
+        conv, norm = self.conv, self.norm
+        with torch.no_grad():
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            weight = conv.weight * scale[:, None, None, None]
+            if self.identity:
+                channels = torch.arange(len(weight))
+                weight[channels, channels, 1, 1] += 1
+            fused = nn.Conv2d(conv.in_channels, conv.out_channels, 3, conv.stride, padding=1)
+            fused.weight.copy_(weight)
+            fused.bias.copy_(norm.bias - norm.running_mean * scale)
+        self.conv, self.norm = fused, None
+
+
+class GridNet(nn.Module):
+    """Colour crops to (N, features).
+
+    Args:
+        input_size: side S of the crop.
+        stem: channels after the first convolution, at S / 2.
+        widths: channels of the stages, each at half the side of the one before.
+        depths: further blocks in each stage.
+        neck: channels to which the last map is narrowed before it is flattened.
+        hidden: width of the fully connected layer on the flattened map.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 80,
+        stem: int = 20,
+        widths: Sequence[int] = (32, 64, 128),
+        depths: Sequence[int] = (1, 3, 2),
+        neck: int = 48,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.channels = 3
+        blocks, channels, side = [ConvBlock(3, stem, 2)], stem, -(-input_size // 2)
+        for width, depth in zip(widths, depths, strict=True):
+            blocks += [ConvBlock(channels, width, 2), *(ConvBlock(width, width) for _ in range(depth))]
+            channels, side = width, -(-side // 2)
+        self.trunk = nn.Sequential(*blocks)
+        self.neck = nn.Sequential(
+            nn.Conv2d(channels, neck, 1), nn.ReLU(), nn.Flatten(), nn.Linear(neck * side**2, hidden), nn.ReLU()
+        )
+        self.grid_channels = channels
+        self.features = hidden + channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Standardised crops (N, 3, S, S) -> the last map (N, grid_channels, G, G)."""
+        return self.trunk(images)
+
+    def vector(self, grid: Tensor) -> Tensor:
+        """The last map -> (N, features): what is where on the grid, and its mean."""
+        return torch.cat([self.neck(grid), grid.mean(dim=(2, 3))], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Standardised crops (N, 3, S, S) -> (N, features)."""
+        return self.vector(self.grid(images))
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode whose blocks are single convolutions; it computes the same."""
+    fused = copy.deepcopy(model).eval()
+    for module in fused.modules():
+        if isinstance(module, ConvBlock):
+            module.fuse()
+    return fused
