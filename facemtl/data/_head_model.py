@@ -1,4 +1,4 @@
-"""The 3-D head behind the synthetic faces: who it is, its shape, its rotation, and its five points.
+"""The 3-D head behind the synthetic faces: who it is, its shape, and its five points.
 
 Head coordinates are millimetres with the origin between the eyes: x to the viewer's right, y down, z out of the face
 towards the viewer. Camera coordinates are the same axes after rotation. The camera is orthographic: a point of the
@@ -7,11 +7,12 @@ image is the camera's x and y times a scale, plus a shift. A head is a union of 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from facemtl.head_pose import rotation
 
 NOTHING, SKIN, NECK, HAIR, CLOTH = range(5)  # materials; the neck's skin carries no features
 PIVOT = np.array([0.0, 60.0, -20.0])  # the head turns about the top of the neck
@@ -144,15 +145,6 @@ def _gap(smiling: bool, chance: float, amount: float) -> float:
     if smiling:
         return 4 + 7 * amount if chance < 0.75 else 0.0
     return 3 + 9 * amount if chance < 0.2 else 0.0
-
-
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Head to camera, (3, 3) float64, from degrees with the signs of :mod:`facemtl.face`; yaw acts first, roll last."""
-    (cy, sy), (cp, sp), (cr, sr) = ((math.cos(a), math.sin(a)) for a in np.radians([yaw, pitch, roll]))
-    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    lean = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return lean @ nod @ turn
 
 
 def to_camera(turn: np.ndarray, points: np.ndarray) -> np.ndarray:

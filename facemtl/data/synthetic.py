@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemtl.data._head_model import draw_head, five_points, rotation, to_camera
+from facemtl.data._head_model import draw_head, five_points, to_camera
 from facemtl.data._head_paint import paint_head
 from facemtl.data._head_scene import draw_background, draw_light, expose, put_patch
 from facemtl.data.sample import FaceSample
@@ -27,6 +27,7 @@ from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
 from facemtl.files import write_beside
 from facemtl.geometry import box_from_five
+from facemtl.head_pose import rotation
 from facemtl.image import write_image
 
 FRONTAL_YAW, PROFILE_YAW = 15.0, 35.0  # degrees
