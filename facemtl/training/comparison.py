@@ -22,7 +22,7 @@ from facemtl.errors import ConfigError, DataError
 from facemtl.face import ATTRIBUTES
 from facemtl.files import write_beside
 from facemtl.image import read_image
-from facemtl.landmarks import SCHEMAS
+from facemtl.landmarks import POINTS, SCHEMAS
 from facemtl.models.session import TorchSession
 from facemtl.predictor import Predictor
 from facemtl.training.engine import MODEL, TrainingData, train
@@ -34,18 +34,25 @@ SPLITS = ("heldout", "test")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Methods, each a recipe without its seed, and the seeds they are all trained with."""
+    """Methods, each a recipe without its seed, and the seeds they are all trained with.
+
+    Attributes:
+        against: the method that all others are compared with; empty for the single-task model of each task.
+    """
 
     name: str
     methods: Mapping[str, Recipe]
     seeds: tuple[int, ...]
+    against: str = ""
 
     def baseline(self, task: str) -> str:
-        """The method that learns this task alone.
+        """The method that a task is compared with: ``against``, or the one that learns this task alone.
 
         Raises:
             ConfigError: there is none.
         """
+        if self.against and task in self.judged_tasks(self.against):
+            return self.against
         for name, recipe in self.methods.items():
             if recipe.tasks == (task,) and not recipe.shuffled_labels:
                 return name
@@ -56,9 +63,10 @@ class Comparison:
         return replace(self.methods[method], seed=seed, workers=0)
 
     def judged_tasks(self, method: str) -> tuple[str, ...]:
-        """The tasks of a method that it could learn: those with true labels."""
+        """The tasks of a method that can be judged on the faces of its main data set: the main points and the
+        attributes, as far as they had true labels."""
         recipe = self.methods[method]
-        return tuple(task for task in recipe.tasks if task not in recipe.shuffled_labels)
+        return tuple(t for t in recipe.tasks if t in (POINTS, *ATTRIBUTES) and t not in recipe.shuffled_labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +109,8 @@ class RunResult:
 def read_comparison(path: Path, settings: Mapping[str, object] | None = None) -> Comparison:
     """Read a comparison: ``seeds``, the table ``[common]`` of recipe keys, and ``[methods.<name>]`` tables over it.
 
+    With ``against = "<name>"`` all methods are compared with that one instead of single-task models.
+
     Args:
         path: the TOML file.
         settings: recipe keys that override those of every method.
@@ -112,8 +122,11 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the comparison {path} cannot be read: {error}") from None
+    against = values.pop("against", "")
     if set(values) != {"seeds", "common", "methods"}:
-        raise ConfigError(f"{path} must have exactly the keys seeds, common, methods; it has {sorted(values)}")
+        raise ConfigError(
+            f"{path} must have the keys seeds, common, methods, and may have against; it has {sorted(values)}"
+        )
     seeds, common, tables = values["seeds"], values["common"], values["methods"]
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         raise ConfigError(f"{path}: seeds must be a list of one or more numbers from 0 up, found {seeds!r}")
@@ -128,7 +141,9 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
     }
     if len({recipe.data for recipe in methods.values()}) > 1:
         raise ConfigError(f"{path}: all methods must have the same data, or their errors cannot be compared")
-    comparison = Comparison(path.stem, methods, tuple(seeds))
+    if against and against not in methods:
+        raise ConfigError(f"{path}: against = {against!r} is none of the methods {', '.join(methods)}")
+    comparison = Comparison(path.stem, methods, tuple(seeds), against)
     for method in methods:
         for task in comparison.judged_tasks(method):
             comparison.baseline(task)  # said now, not after hours of training
@@ -218,7 +233,7 @@ def load_errors(comparison: Comparison, results: Path, split: str) -> dict[str, 
     if len(faces) > 1:
         raise DataError(f"the {split} results in {results} are about {sorted(faces)} faces: they are of different data")
     return {
-        name: {task: np.stack([run[task] for run in runs]) for task in comparison.methods[name].tasks}
+        name: {task: np.stack([run[task] for run in runs]) for task in runs[0]}
         for name, runs in loaded.items()
     }
 
@@ -250,6 +265,8 @@ def evaluate_run(
 ) -> RunResult:
     """Errors of one model on one crop a face, neither flipped nor refined: every method is judged on the same crops.
 
+    Tasks that the faces' data set does not know, angles and points of further schemas, are not judged.
+
     Raises:
         DataError: a face without a label or point that the model is to be judged by.
     """
@@ -257,7 +274,9 @@ def evaluate_run(
     faces = [face for found in predict.batch(images, [box[None] for box in boxes]) for face in found]
     errors: dict[str, np.ndarray] = {}
     for task in predict.tasks:
-        if task == "landmarks":
+        if task not in (POINTS, *ATTRIBUTES):
+            continue
+        if task == POINTS:
             truth = np.stack([s.points for s in samples])
             errors[task] = nme(np.stack([f.landmarks for f in faces]), truth, SCHEMAS[predict.schema].eye_pair)
             unknown = np.isnan(truth).any(axis=(1, 2)) | ~np.isfinite(errors[task])
