@@ -26,6 +26,7 @@ _PREDICT_EXAMPLES = """examples:
   facemtl predict photo.jpg --out annotated.png           draw them
   facemtl predict photo.jpg --boxes 40,30,160,150         the face is there: skip the detector
   facemtl predict photo.jpg --tasks landmarks,glasses     leave the other attributes out
+  facemtl predict photo.jpg --json --schema ibug68        68 points instead of five, where the model has them
 """
 
 _DEMO_EXAMPLES = """examples:
@@ -142,6 +143,9 @@ def _add_predictor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", metavar="T,T", type=_names, help="only these, such as landmarks,pose (default: all of the model)"
     )
+    parser.add_argument(
+        "--schema", help="which points, such as ibug68, where the model has several (default: its main)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -158,7 +162,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor that the options ask for."""
     from facemtl.predictor import Predictor
 
-    given = {name: getattr(args, name) for name in ("model", "device", "threads", "tasks")}
+    given = {name: getattr(args, name) for name in ("model", "device", "threads", "tasks", "schema")}
     return Predictor(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -215,7 +219,10 @@ def _box(text: str) -> list[float]:
 
 
 def face_table(name: str, faces: Sequence[Face]) -> str:
-    """The faces of one picture for people: a heading, a row a face, and its points where they are few."""
+    """The faces of one picture for people: a heading, a row a face, and its points where they are few.
+
+    A question mark stands behind an attribute that is not certain. Angles are in degrees.
+    """
     from facemtl.demo import count_of
     from facemtl.landmarks import SCHEMAS
 
@@ -226,7 +233,7 @@ def face_table(name: str, faces: Sequence[Face]) -> str:
     rows = [["face", *columns]]
     for number, face in enumerate(faces, start=1):
         cells = [str(number), f"{face.score:.2f}", " ".join(f"{v:.0f}" for v in face.box)]
-        cells += [f"{a.label} {a.confidence:.0%}" for a in face.attributes.values()]
+        cells += [f"{a.label} {a.confidence:.0%}{'' if a.certain else '?'}" for a in face.attributes.values()]
         if face.pose:
             cells.append(f"{face.pose.yaw:+.0f} {face.pose.pitch:+.0f} {face.pose.roll:+.0f}")
         rows.append(cells)

@@ -84,13 +84,14 @@ def image_poses(found: np.ndarray, matrices: Sequence[np.ndarray]) -> list[Pose]
 
 
 def face_attributes(outputs: Mapping[str, np.ndarray], count: int, spec: ModelSpec) -> list[dict[str, Attribute]]:
-    """Name -> attribute, for each of ``count`` faces, of those attributes that are among the outputs."""
+    """Name -> attribute, for each of ``count`` faces, of those outputs that are attributes, in their order."""
     faces: list[dict[str, Attribute]] = [{} for _ in range(count)]
-    for task, labels in spec.attributes.items():
-        if task not in outputs:
+    for task, output in outputs.items():
+        labels = spec.attributes.get(task)
+        if labels is None:
             continue
         temperature, threshold = spec.temperatures.get(task, 1.0), spec.thresholds.get(task, 0.0)
-        for face, logits in zip(faces, outputs[task].tolist(), strict=True):
+        for face, logits in zip(faces, output.tolist(), strict=True):
             shares = softmax(logits, temperature)
             best = max(range(len(labels)), key=shares.__getitem__)
             confidence = shares[best]

@@ -1,4 +1,4 @@
-"""Faces drawn on a picture: box, points, edges of the schema, and a caption that stays inside the picture."""
+"""Faces drawn on a picture: box, points, edges of the schema, axes of the head, and a caption that stays inside it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import cv2
 import numpy as np
 
 from facemtl.face import Attribute, Face, Pose
+from facemtl.head_pose import rotation
 from facemtl.landmarks import SCHEMAS
 
 # Blue, green, red. Every bright stroke lies on a wider dark one, so that it shows on light and dark pictures.
 BOX_COLOUR = (110, 220, 70)
 EDGE_COLOUR = (235, 225, 190)
 POINT_COLOUR = (40, 215, 255)
+# Of the head: to the viewer's right, down, and out of the face, as far as they are seen from the front.
+AXIS_COLOURS = ((60, 60, 240), (80, 200, 80), (255, 150, 50))
 TEXT_COLOUR = (255, 255, 255)
 DARK = (28, 22, 18)
 
@@ -32,7 +35,8 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
         faces: in the pixels of ``image``; they may reach past its border.
 
     Returns:
-        (H, W, 3) uint8 BGR. Strokes and text grow with the face; faces under 32 pixels get no caption.
+        (H, W, 3) uint8 BGR. Strokes and text grow with the face; faces under 32 pixels get no caption. A circle
+        around a point is one standard deviation, where the face has them; the axes start at the tip of the nose.
     """
     canvas = image.copy()
     for face in faces:
@@ -47,11 +51,14 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
 
 
 def caption(face: Face) -> list[str]:
-    """What is written beside a face, one line each: track, attributes with their confidence, head angles in degrees."""
+    """What is written beside a face, one line each: track, attributes with their confidence, head angles in degrees.
+
+    A question mark stands behind an attribute that is not certain.
+    """
     lines = [] if face.track_id is None else [f"#{face.track_id}"]
     for attribute in face.attributes.values():
         words = CAPTION_WORDS.get(attribute.label, attribute.label.replace("_", " "))
-        lines.append(f"{words} {attribute.confidence:.0%}")
+        lines.append(f"{words} {attribute.confidence:.0%}{'' if attribute.certain else '?'}")
     if face.pose is not None:
         lines.append(f"yaw {face.pose.yaw:+.0f} pitch {face.pose.pitch:+.0f} roll {face.pose.roll:+.0f}")
     return lines
@@ -90,7 +97,7 @@ def mirror_face(face: Face, width: int) -> Face:
 
 def _mirror_pose(pose: Attribute) -> Attribute:
     swapped = {_MIRRORED_POSE.get(name, name): share for name, share in pose.probabilities.items()}
-    return Attribute(_MIRRORED_POSE.get(pose.label, pose.label), pose.confidence, swapped)
+    return replace(pose, label=_MIRRORED_POSE.get(pose.label, pose.label), probabilities=swapped)
 
 
 def _side(face: Face) -> float:
@@ -117,9 +124,25 @@ def _draw_shapes(canvas: np.ndarray, face: Face) -> None:
     for colour, width in ((DARK, halo), (EDGE_COLOUR, stroke)):
         for i, j in schema.edges if points else ():
             cv2.line(canvas, points[i], points[j], colour, width, cv2.LINE_AA, _SHIFT)
+    if face.pose is not None:
+        _draw_axes(canvas, face, stroke, halo)
+    if face.landmark_sigma is not None:
+        for point, sigma in zip(points, face.landmark_sigma, strict=True):
+            reach = round(min(float(sigma), side) * 2**_SHIFT)
+            cv2.circle(canvas, point, reach, DARK, halo, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, point, reach, POINT_COLOUR, stroke, cv2.LINE_AA, _SHIFT)
     for colour, reach in ((DARK, radius + (halo - stroke) / 2), (POINT_COLOUR, radius)):
         for point in points:
             cv2.circle(canvas, point, round(reach * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_axes(canvas: np.ndarray, face: Face, stroke: int, halo: int) -> None:
+    five = SCHEMAS[face.schema].to_five(face.landmarks) if len(face.landmarks) else None
+    origin = (face.box[:2] + face.box[2:]) / 2 if five is None else five[2]
+    ends = origin + 0.3 * _side(face) * rotation(face.pose.yaw, face.pose.pitch, face.pose.roll)[:2].T
+    for width, colours in ((halo + stroke, [DARK] * 3), (2 * stroke, AXIS_COLOURS)):
+        for end, colour in zip(ends, colours, strict=True):
+            cv2.line(canvas, _fixed(origin), _fixed(end), colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _font(height: float) -> tuple[float, int]:

@@ -68,7 +68,7 @@ def assert_one_sentence(stderr: str, *words: str) -> None:
     ("args", "words"),
     [
         (["--help"], ["predict", "demo", "models"]),
-        (["predict", "--help"], ["examples:", "--boxes", "--json", "--tasks"]),
+        (["predict", "--help"], ["examples:", "--boxes", "--json", "--tasks", "--schema"]),
         (["demo", "--help"], ["examples:", "--headless", "--jsonl", "--max-frames", "q or Esc"]),
         (["models", "--help"], ["models"]),
     ],
@@ -147,6 +147,23 @@ def test_the_table_has_the_columns_that_the_model_has() -> None:
     ]
 
 
+def test_the_table_marks_what_is_not_certain() -> None:
+    doubtful = Attribute("smiling", 0.55, {"smiling": 0.55, "not_smiling": 0.45}, certain=False)
+    table = cli.face_table("a.png", [make_face([1, 2, 3, 4], attributes={"smile": doubtful})])
+    assert table.splitlines()[2] == "1     0.88   1 2 3 4          smiling 55%?"
+
+
+def test_json_has_angles_and_deviations(monkeypatch, photo: str, capsys: pytest.CaptureFixture) -> None:
+    sigma = np.float32([1, 2, 3, 4, 5])
+    face = make_face([25, 20, 50, 40], pose=Pose(12.5, -3.0, 0.25), landmark_sigma=sigma)
+    monkeypatch.setattr(cli, "load_predictor", lambda args: lambda image, boxes: [face])
+    assert cli.main(["predict", photo, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["faces"]
+    assert found["pose"] == {"yaw": 12.5, "pitch": -3.0, "roll": 0.25}
+    assert found["landmark_sigma"] == [1, 2, 3, 4, 5]
+    assert found["attributes"]["smile"]["certain"] is True
+
+
 def test_predict_prints_a_line_of_json_a_photo(predictor: list, photo: str, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["predict", photo, photo, "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -201,8 +218,10 @@ def test_options_reach_the_predictor(monkeypatch: pytest.MonkeyPatch, photo: str
     monkeypatch.setattr("facemtl.predictor.Predictor", lambda **options: given.append(options) or fake_predict)
     assert cli.main(["predict", photo]) == 0
     options = ["--model", "m.onnx", "--device", "cuda", "--threads", "2", "--tasks", "landmarks,pose"]
+    options += ["--schema", "ibug68"]
     assert cli.main(["predict", photo, *options]) == 0
-    assert given == [{}, {"model": "m.onnx", "device": "cuda", "threads": 2, "tasks": ["landmarks", "pose"]}]
+    asked = {"model": "m.onnx", "device": "cuda", "threads": 2, "tasks": ["landmarks", "pose"], "schema": "ibug68"}
+    assert given == [{}, asked]
 
 
 def test_an_error_of_the_predictor_is_one_sentence(

@@ -102,8 +102,12 @@ def test_without_a_threshold_every_attribute_is_certain():
     assert attributes["smile"].certain
 
 
-def test_attributes_that_were_not_computed_are_left_out():
-    assert face_attributes({}, 2, spec(("smile", "gender"))) == [{}, {}]
+def test_attributes_come_in_the_order_of_the_outputs_and_what_was_not_computed_is_left_out():
+    model = spec(("landmarks", "gender", "glasses", "smile"))
+    assert face_attributes({}, 2, model) == [{}, {}]
+    zeros = np.zeros((1, 2), np.float32)
+    (attributes,) = face_attributes({"smile": zeros, "landmarks": np.zeros((1, 5, 2)), "gender": zeros}, 1, model)
+    assert list(attributes) == ["smile", "gender"]
 
 
 # --- mirrored crops ---

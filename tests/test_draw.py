@@ -5,7 +5,16 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from facemtl.draw import BOX_COLOUR, EDGE_COLOUR, POINT_COLOUR, caption, draw_faces, draw_status, mirror_face
+from facemtl.draw import (
+    AXIS_COLOURS,
+    BOX_COLOUR,
+    EDGE_COLOUR,
+    POINT_COLOUR,
+    caption,
+    draw_faces,
+    draw_status,
+    mirror_face,
+)
 from facemtl.face import Attribute, Face, Pose
 from facemtl.landmarks import SCHEMAS
 
@@ -31,9 +40,9 @@ def grey(height: int = 240, width: int = 320, value: int = 120) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-def is_colour(pixel: np.ndarray, colour: tuple[int, int, int]) -> bool:
+def is_colour(pixel: np.ndarray, colour: tuple[int, int, int], tolerance: int = 20) -> bool:
     """Nearly: a smoothed line of one pixel keeps a little of what is under it."""
-    return np.abs(pixel.astype(int) - colour).max() <= 20
+    return np.abs(pixel.astype(int) - colour).max() <= tolerance
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> tuple[int, int, int, int]:
@@ -88,10 +97,51 @@ def test_edges_of_the_schema_join_their_points() -> None:
     assert is_colour(drawn[75, 20], EDGE_COLOUR)
 
 
+@pytest.mark.parametrize(
+    ("pose", "ends"),
+    [
+        # From the tip of the nose at (100, 120), 30 pixels long: to the right, down, out of the face.
+        (Pose(0, 0, 0), [(130, 120), (100, 150), None]),
+        (Pose(90, 0, 0), [None, (100, 150), (130, 120)]),  # looks to the viewer's right
+        (Pose(0, 90, 0), [(130, 120), None, (100, 90)]),  # looks up
+        (Pose(0, 0, 90), [(100, 150), (70, 120), None]),  # leans clockwise by a quarter
+    ],
+)
+def test_the_axes_of_the_head_are_where_its_angles_say(pose: Pose, ends: list[tuple[int, int] | None]) -> None:
+    drawn = draw_faces(grey(), [make_face(50, 60, 100, captioned=False, pose=pose)])
+    for end, colour in zip(ends, AXIS_COLOURS, strict=True):
+        if end is not None:
+            x, y = 100 + 0.8 * (end[0] - 100), 120 + 0.8 * (end[1] - 120)
+            assert is_colour(drawn[round(y), round(x)], colour)
+            beyond = drawn[round(120 + 1.2 * (end[1] - 120)), round(100 + 1.2 * (end[0] - 100))]
+            assert not is_colour(beyond, colour)
+
+
+def test_axes_of_a_face_without_points_start_in_the_middle_of_its_box() -> None:
+    face = make_face(50, 60, 100, captioned=False, landmarks=np.zeros((0, 2), np.float32), pose=Pose(0, 0, 0))
+    assert is_colour(draw_faces(grey(), [face])[110, 125], AXIS_COLOURS[0])
+
+
+def test_a_circle_around_a_point_is_one_deviation() -> None:
+    sigma = np.float32([20, 1, 1, 1, 1])
+    drawn = draw_faces(grey(), [make_face(50, 60, 100, captioned=False, landmark_sigma=sigma)])
+    for x, y in ((60, 100), (100, 100), (80, 80), (80, 120)):  # 20 pixels around the left eye
+        assert is_colour(drawn[y, x], POINT_COLOUR, 50)
+    assert (drawn[100, 70] == 120).all()
+    assert (drawn[80, 120] == 120).all()  # 20 pixels above the right eye
+    endless = make_face(50, 60, 100, landmark_sigma=np.float32([1e9] * 5))
+    assert draw_faces(grey(), [endless]).shape == (240, 320, 3)
+
+
 def test_a_face_without_points_is_drawn_and_mirrored() -> None:
     face = make_face(50, 60, 100, captioned=False, schema="ibug68", landmarks=np.zeros((0, 2), np.float32))
     assert is_colour(draw_faces(grey(), [face])[110, 50], BOX_COLOUR)
     assert mirror_face(face, 320).landmarks.shape == (0, 2)
+
+
+def test_caption_marks_what_is_not_certain() -> None:
+    doubtful = Attribute("smiling", 0.55, {"smiling": 0.55, "not_smiling": 0.45}, certain=False)
+    assert caption(make_face(0, 0, 100, attributes={"smile": doubtful})) == ["smiling 55%?"]
 
 
 def test_caption_says_track_attributes_and_angles() -> None:
@@ -166,6 +216,11 @@ def test_mirror_swaps_left_and_right_everywhere() -> None:
     assert mirrored.attributes["pose"].probabilities == {"left": 0.1, "frontal": 0.3, "right": 0.6}
     assert mirrored.attributes["glasses"] == face.attributes["glasses"]
     assert mirrored.pose == Pose(-15, 5, 3)
+
+
+def test_what_is_not_certain_is_not_certain_in_the_mirror() -> None:
+    pose = Attribute("left", 0.6, {"left": 0.6, "frontal": 0.3, "right": 0.1}, certain=False)
+    assert not mirror_face(make_face(10, 20, 100, attributes={"pose": pose}), 200).attributes["pose"].certain
 
 
 def test_mirror_twice_is_the_face_itself() -> None:
