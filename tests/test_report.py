@@ -101,13 +101,53 @@ def test_faces_whose_image_cannot_be_read_are_left_out(tmp_path):
     assert Page(tmp_path / "report.html").headings[-1] == "Parts of the set"
 
 
+def test_sigma_angles_and_strata_have_their_place_in_the_report(tmp_path):
+    predictions = random_predictions(200, tasks=("gender",), more=True)
+    write_report(predictions, tmp_path / "report.html", "r", tmp_path)
+    page = Page(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    expected = ["Landmarks", "Predicted standard deviations", "Points", "Head angles", "Attributes", "Parts of the set"]
+    assert page.headings[1:] == expected
+    assert len(page.sources) == 7
+    results = evaluate(predictions)
+    sigma, yaw = results["all"]["sigma"], results["all"]["angles"]["yaw"]
+    row = "residuals within one sigma, share</th>"
+    assert f"{row}<td>{sigma['raw']['within_1']:.3f}</td><td>{sigma['corrected']['within_1']:.3f}</td>" in text
+    assert f"<tr><th>yaw</th><td>200</td><td>{yaw['mae']:.2f}</td><td>{yaw['constant_mae']:.2f}</td>" in text
+    part = results["slices"]["age, place"]["child, there"]
+    assert f"<tr><th>child, there</th><td>{part['faces']}</td>" in text
+    assert f"<td>{100 * part['attributes']['gender']['accuracy']:.1f}</td></tr>" in text
+    lines = [" ".join(line.split()) for line in summary_text(predictions).splitlines()]
+    assert (
+        f"sigma: rank correlation {sigma['raw']['rank_correlation']:.3f} {sigma['corrected']['rank_correlation']:.3f}"
+        in lines
+    )
+    assert (
+        f"yaw 200 {' '.join(f'{yaw[k]:.2f}' for k in ('mae', 'constant_mae', 'ratio', 'bias', 'correlation'))}" in lines
+    )
+    assert f"age, place: child, there {part['faces']} {100 * part['attributes']['gender']['accuracy']:.1f}" in lines
+
+
+def test_a_set_without_points_is_reported_by_the_rest(tmp_path):
+    predictions = random_predictions(60, tasks=("smile",), more=True)
+    predictions.frame.loc[:, predictions.frame.columns.str.match(r"(true|pred)_\d")] = np.nan
+    write_report(predictions, tmp_path / "report.html", "r", tmp_path)
+    page = Page(tmp_path / "report.html")
+    assert page.headings[1:] == ["Head angles", "Attributes", "Parts of the set"]
+    assert len(page.sources) == 3
+    assert "NME" not in summary_text(predictions)
+    assert "n/a" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("more", [False, True])
 @pytest.mark.parametrize("case", ["68 points", "no attributes", "no labels", "no points", "nothing found", "one face"])
-def test_whatever_is_missing_a_report_and_a_summary_come_out(tmp_path, case):
+def test_whatever_is_missing_a_report_and_a_summary_come_out(tmp_path, case, more):
     predictions = random_predictions(
         1 if case == "one face" else 8,
         schema="ibug68" if case == "68 points" else "mtfl5",
         tasks=() if case == "no attributes" else ("smile", "pose"),
         lost=8 if case == "nothing found" else 0,
+        more=more,
     )
     frame = predictions.frame
     if case == "68 points":
@@ -115,13 +155,16 @@ def test_whatever_is_missing_a_report_and_a_summary_come_out(tmp_path, case):
     if case == "no labels":
         frame.loc[:, frame.columns.str.endswith("_true")] = -1
     if case == "no points":
-        frame.loc[:, frame.columns.str.startswith("true_")] = np.nan
+        frame.loc[:, frame.columns.str.match(r"true_\d")] = np.nan
     write_report(predictions, tmp_path / "report.html", case, tmp_path)
     page = Page(tmp_path / "report.html")
     plots = {"68 points": 5, "no attributes": 3, "no labels": 3, "no points": 2, "nothing found": 0, "one face": 5}
-    assert len(page.sources) == plots[case]
+    further = {"no points": 1, "nothing found": 1}.get(case, 2) if more else 0
+    assert len(page.sources) == plots[case] + further
     assert f"all faces: {len(predictions)}" in summary_text(predictions)
-    assert ("n/a" in summary_text(predictions)) == (case in ("no labels", "no points", "nothing found", "one face"))
+    assert ("n/a" in summary_text(predictions)) == (
+        case in ("no labels", "nothing found") or (more and case == "one face")
+    )
 
 
 def test_summary_by_hand():

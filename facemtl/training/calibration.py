@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.metrics import attribute_metrics, sigma_metrics
+from facemtl.training.metrics import NORMAL_WITHIN_1, attribute_metrics, sigma_metrics
 from facemtl.training.predictions import Predictions
 from facemtl.weights import ModelSpec
 
@@ -24,7 +24,6 @@ TARGET = 0.95  # accuracy that the faces which are answered should reach
 # The rarest answer that a threshold may leave: of a handful of faces every accuracy can be had by luck.
 LEAST_ANSWERED = 30
 TEMPERATURES = (0.05, 20.0)
-NORMAL_WITHIN_1 = 0.6827  # share of a normal distribution within one standard deviation
 SMALLEST = 1e-300  # probability under which a logarithm would not be finite
 
 

@@ -30,6 +30,7 @@ FAILURE = 0.10  # NME above which a face has failed; the area under the cumulati
 CALIBRATION_BINS = 15
 # Inter-ocular distances in pixels that tell small, middle and large faces apart: fixed, so that sets can be compared.
 SIZES = (35, 45)
+NORMAL_WITHIN_1 = 0.6827  # share of a normal distribution within one standard deviation
 CROSSED_FACES = 30  # a part that two strata have in common is judged from this many faces on
 RESAMPLES = 1000
 SEED = 0

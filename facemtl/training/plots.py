@@ -7,13 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
+from facemtl.face import ANGLES
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.metrics import FAILURE, eye_residuals, eye_vectors, reliability
+from facemtl.training.metrics import (
+    FAILURE,
+    NORMAL_WITHIN_1,
+    attribute_metrics,
+    eye_residuals,
+    eye_vectors,
+    reliability,
+)
 from facemtl.training.predictions import Predictions
 
 RAW, CORRECTED = "#2f6db5", "#e0792f"
 INK, FAINT = "#333333", "#bbbbbb"
+SIGMA_BINS = 10
+WIDEST_Z = 4.0  # standardised residuals beyond are drawn at the edge
 MANY = 20  # points, above which marks and labels shrink
 
 
@@ -97,22 +108,86 @@ def confusion_matrices(attributes: Mapping[str, dict], classes: Mapping[str, tup
     return figure
 
 
-def reliability_plots(predictions: Predictions, tasks: Sequence[str]) -> Figure:
-    """Accuracy against confidence for each task, in bins of equal mass; the dashed line is perfect calibration."""
+def reliability_plots(curves: Mapping[str, Predictions], tasks: Sequence[str]) -> Figure:
+    """Accuracy against confidence for each task, in bins of equal mass; the dashed line is perfect calibration.
+
+    ``curves``: name -> predictions of the same model, such as before and after calibration; the legend gives the
+    expected calibration error of each in percent.
+    """
     figure = Figure(figsize=(2.9 * len(tasks), 3.1), layout="constrained", dpi=110)
     grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(grid, tasks, strict=True):
-        labels, probabilities = predictions.labels(task), predictions.probabilities(task)
-        used = (labels >= 0) & np.isfinite(probabilities).all(axis=1)
-        confidence, accuracy, _ = reliability(labels[used], probabilities[used])
-        low = 1 / probabilities.shape[1]
+        for (name, predictions), color in zip(curves.items(), (RAW, CORRECTED), strict=False):
+            labels, probabilities = predictions.labels(task), predictions.probabilities(task)
+            used = (labels >= 0) & np.isfinite(probabilities).all(axis=1)
+            confidence, accuracy, _ = reliability(labels[used], probabilities[used])
+            low = 1 / probabilities.shape[1]
+            label = f"{name} {100 * attribute_metrics(labels, probabilities)['ece']:.1f} %".strip()
+            axes.plot(confidence, accuracy, "o-", color=color, markersize=4, linewidth=1, label=label)
         axes.plot((low, 1), (low, 1), color=FAINT, linestyle="--", linewidth=1)
-        axes.plot(confidence, accuracy, "o-", color=RAW, markersize=4, linewidth=1)
         axes.set(xlim=(low, 1.02), ylim=(0, 1.02))
         axes.set_title(task, fontsize=10)
         axes.set_xlabel("confidence", fontsize=9)
+        axes.legend(loc="lower right", frameon=False, fontsize=8, title="calibration error", title_fontsize=8)
         _tidy(axes)
     grid[0].set_ylabel("accuracy", fontsize=9)
+    return figure
+
+
+def sigma_plots(
+    truth: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], eye_pair: tuple[int, int]
+) -> Figure:
+    """What sigma promises and what it holds. ``curves``: name -> (N, K, 2) points and their (N, K) sigma.
+
+    Left: in ten bins of equal mass of sigma, the half width that holds 68.3 % of the residuals (x and y each on its
+    own); the dashed line is perfect. Right: the residuals over their sigma, beside the normal distribution.
+    """
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    eyes = np.abs(eye_vectors(truth, eye_pair))[:, None]
+    normal = np.linspace(-WIDEST_Z, WIDEST_Z, 201)
+    right.fill_between(normal, np.exp(-(normal**2) / 2) / np.sqrt(2 * np.pi), color="#eeeeee", label="normal")
+    ends = []
+    for (name, (points, sigma)), color in zip(curves.items(), (RAW, CORRECTED), strict=False):
+        residuals = 100 * (points - truth) / eyes[..., None]
+        spread = np.broadcast_to((100 * sigma / eyes)[..., None], residuals.shape)
+        used = np.isfinite(residuals) & np.isfinite(spread)
+        residuals, spread = residuals[used], spread[used]
+        order = np.argsort(spread, kind="stable")
+        bins = [part for part in np.array_split(order, SIGMA_BINS) if part.size]
+        promised = [spread[part].mean() for part in bins]
+        held = [np.quantile(np.abs(residuals[part]), NORMAL_WITHIN_1) for part in bins]
+        left.plot(promised, held, "o-", color=color, markersize=4, linewidth=1, label=name)
+        ends += [*promised, *held]
+        z = np.clip(residuals / spread, -WIDEST_Z, WIDEST_Z)
+        right.hist(z, bins=41, range=(-WIDEST_Z, WIDEST_Z), density=True, histtype="step", color=color, label=name)
+    low, high = 0.9 * min(ends), 1.1 * max(ends)
+    left.plot((low, high), (low, high), color=FAINT, linestyle="--", linewidth=1)
+    left.set(xscale="log", yscale="log", xlabel="sigma, % of the inter-ocular distance", ylabel="68.3 % are within, %")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    right.set(xlabel="residual over sigma", ylabel="density", xlim=(-WIDEST_Z, WIDEST_Z))
+    for axes in (left, right):
+        _tidy(axes)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def angle_scatter(angles: np.ndarray, truth: np.ndarray) -> Figure:
+    """Predicted against true yaw, pitch and roll, (N, 3) degrees; dashed is perfect, dotted the best constant guess."""
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained", dpi=110)
+    for axes, name, predicted, true in zip(figure.subplots(1, 3), ANGLES, angles.T, truth.T, strict=True):
+        used = np.isfinite(predicted) & np.isfinite(true)
+        _tidy(axes)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("true, degrees", fontsize=9)
+        if used.any():
+            axes.scatter(true[used], predicted[used], s=5, alpha=0.4, color=RAW, linewidths=0)
+            axes.axline((0, 0), slope=1, color=FAINT, linestyle="--", linewidth=1)
+            axes.axhline(np.median(true[used]), color=FAINT, linestyle=":", linewidth=1)
+    figure.axes[0].set_ylabel("predicted, degrees", fontsize=9)
     return figure
 
 

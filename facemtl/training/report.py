@@ -18,7 +18,7 @@ from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
 from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.training import plots
-from facemtl.training.metrics import corrected_points, evaluate, nme
+from facemtl.training.metrics import CROSSED_FACES, corrected_points, evaluate, nme
 from facemtl.training.predictions import Predictions
 
 WORST = 24  # faces on the sheet
@@ -48,6 +48,7 @@ def write_report(predictions: Predictions, path: str | Path, title: str, image_r
         title=title,
         results=results,
         point_names=SCHEMAS[predictions.schema].names,
+        crossed_faces=CROSSED_FACES,
         pictures=_pictures(predictions, results),
         worst=worst,
     )
@@ -63,31 +64,72 @@ def summary_text(predictions: Predictions) -> str:
     lines: list[str] = []
     for name, block in blocks:
         lines += [*_block_lines(name, block), ""]
-    if results["slices"]:
-        lines.append(f"{'NME %':<37}{'faces':>7}{'found %':>9}{'raw':>9}{'corrected':>11}{'failures %':>12}")
-    for slicing, parts in results["slices"].items():
-        for part, block in parts.items():
-            raw, corrected = block["landmarks"]["raw"], block["landmarks"]["corrected"]
-            lines.append(
-                f"{f'{slicing}: {part}':<37}{block['faces']:>7}{_percent(block['found']):>9}"
-                f"{_number(raw['nme_percent']):>9}{_number(corrected['nme_percent']):>11}"
-                f"{_number(raw['failure_percent'], 1):>12}"
-            )
+    lines += _slice_lines(results)
     return "\n".join(lines).rstrip()
 
 
+def _slice_lines(results: dict[str, Any]) -> list[str]:
+    """A table of the points and one of the attributes, a line for each part, as far as there is something to say."""
+    parts = {
+        f"{slicing}: {part}": block for slicing, blocks in results["slices"].items() for part, block in blocks.items()
+    }
+    lines: list[str] = []
+    if results["all"]["landmarks"]["raw"]["faces"] and parts:
+        lines.append(f"{'NME %':<37}{'faces':>7}{'found %':>9}{'raw':>9}{'corrected':>11}{'failures %':>12}")
+        for name, block in parts.items():
+            raw, corrected = block["landmarks"]["raw"], block["landmarks"]["corrected"]
+            lines.append(
+                f"{name:<37}{block['faces']:>7}{_percent(block['found']):>9}"
+                f"{_number(raw['nme_percent']):>9}{_number(corrected['nme_percent']):>11}"
+                f"{_number(raw['failure_percent'], 1):>12}"
+            )
+        lines.append("")
+    tasks = list(results["all"]["attributes"])
+    if tasks and parts:
+        lines.append(f"{'accuracy %':<37}{'faces':>7}" + "".join(f"{task:>10}" for task in tasks))
+        for name, block in parts.items():
+            figures = [_percent(block["attributes"][task]["accuracy"]) for task in tasks]
+            lines.append(f"{name:<37}{block['faces']:>7}" + "".join(f"{figure:>10}" for figure in figures))
+    return lines
+
+
 def _block_lines(name: str, block: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: {block['faces']}; found {_percent(block['found'])} %"]
     raw, corrected = block["landmarks"]["raw"], block["landmarks"]["corrected"]
-    lines = [f"{name}: {block['faces']}; found {_percent(block['found'])} %", f"{'':<32}{'raw':>9}{'corrected':>11}"]
-    for label, key, digits in (
-        ("NME, % of inter-ocular", "nme_percent", 2),
-        ("median NME, %", "median_percent", 2),
-        ("failures (NME over 10 %), %", "failure_percent", 2),
-        ("AUC to 10 %", "auc", 4),
-    ):
-        lines.append(f"  {label:<30}{_number(raw[key], digits):>9}{_number(corrected[key], digits):>11}")
-    low, high = raw["nme_interval_percent"]
-    lines.append(f"  {'95 % interval of raw NME':<30}{_number(low)} to {_number(high)}")
+    table: list[tuple[str, str, str]] = []
+    if raw["faces"]:
+        table = [
+            (label, _number(raw[key], digits), _number(corrected[key], digits))
+            for label, key, digits in (
+                ("NME, % of inter-ocular", "nme_percent", 2),
+                ("median NME, %", "median_percent", 2),
+                ("failures (NME over 10 %), %", "failure_percent", 2),
+                ("AUC to 10 %", "auc", 4),
+            )
+        ]
+    if (sigma := block["sigma"]) and sigma["faces"]:
+        table += [
+            (label, _number(sigma["raw"][key], digits), _number(sigma["corrected"][key], digits))
+            for label, key, digits in (
+                ("sigma: rank correlation", "rank_correlation", 3),
+                ("residuals within sigma, share", "within_1", 3),
+                ("rms of residual over sigma", "rms_z", 2),
+            )
+        ]
+    if table:
+        lines.append(f"{'':<32}{'raw':>9}{'corrected':>11}")
+        lines += [f"  {label:<30}{plain:>9}{moved:>11}" for label, plain, moved in table]
+    if raw["faces"]:
+        low, high = raw["nme_interval_percent"]
+        lines.append(f"  {'95 % interval of raw NME':<30}{_number(low)} to {_number(high)}")
+    if block["angles"]:
+        heads = ("error", "constant", "ratio", "bias", "correl.")
+        lines.append(f"  {'angle, degrees':<14}{'faces':>7}" + "".join(f"{head:>10}" for head in heads))
+        for angle, metrics in block["angles"].items():
+            figures = (metrics[key] for key in ("mae", "constant_mae", "ratio", "bias", "correlation"))
+            lines.append(
+                f"  {angle:<14}{metrics['faces']:>7}" + "".join(f"{_number(figure):>10}" for figure in figures)
+            )
     if block["attributes"]:
         heads = ("accuracy", "balanced", "F1", "AP", "ECE", "commonest")
         lines.append(f"  {'attribute, %':<14}{'faces':>7}" + "".join(f"{head:>10}" for head in heads))
@@ -113,10 +155,16 @@ def _pictures(predictions: Predictions, results: dict[str, Any]) -> dict[str, st
             predictions.schema, raw["point_nme_percent"], corrected["point_nme_percent"]
         )
         figures["residual_scatter"] = plots.residual_scatter(predictions)
+        if predictions.sigma is not None:
+            figures["sigma"] = plots.sigma_plots(
+                truth, {name: (points, predictions.sigma) for name, points in curves.items()}, eye_pair
+            )
+    if results["all"]["angles"]:
+        figures["angles"] = plots.angle_scatter(predictions.angles, predictions.true_angles)
     attributes = {task: metrics for task, metrics in results["all"]["attributes"].items() if metrics["faces"]}
     if attributes:
         figures["confusion"] = plots.confusion_matrices(attributes, predictions.tasks)
-        figures["reliability"] = plots.reliability_plots(predictions, list(attributes))
+        figures["reliability"] = plots.reliability_plots({"": predictions}, list(attributes))
     return {name: _data_uri(figure) for name, figure in figures.items()}
 
 
