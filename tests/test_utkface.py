@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import run_prepare
 from tiny_training import tiny_recipe
 from utkface_layout import write_utkface
 
 from facemtl.data.sample import face_box
-from facemtl.data.transforms import mirror_labels
-from facemtl.data.utkface import FACE_BOX, SPLITS, labels_of, read_utkface, split_of
+from facemtl.data.targets import mirrored_class
+from facemtl.data.utkface import ETHNICITIES, FACE_BOX, SPLITS, labels_of, read_utkface, split_of, strata_of
 from facemtl.errors import ConfigError, DataError
 from facemtl.image import read_image, write_image
 from facemtl.predictor import Predictor
@@ -25,7 +23,6 @@ from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import predict_samples
 from facemtl.training.verdicts import as_markdown, judge
 
-PREPARE = Path(__file__).parents[1] / "datasets" / "utkface" / "prepare.py"
 MALE, FEMALE = 0, 1
 CHILD, ADULT, SENIOR = 0, 1, 2
 
@@ -63,6 +60,34 @@ def everything(root: Path) -> list:
 )
 def test_labels_stand_in_the_name(name, gender, age):
     assert labels_of(name) == {"gender": gender, "age": age}
+
+
+@pytest.mark.parametrize(
+    ("name", "strata"),
+    [
+        ("17_1_0_20170109214447621.jpg.jpg", {"age": "child", "ethnicity": "white"}),
+        ("18_1_1_20170109214447621.jpg.jpg", {"age": "adult", "ethnicity": "black"}),
+        ("60_0_2_20170109214447621.jpg.jpg", {"age": "senior", "ethnicity": "asian"}),
+        ("24_0_3_20170116220224657 .jpg.jpg", {"age": "adult", "ethnicity": "indian"}),
+        ("24_0_4_20170116220224657.jpg.jpg", {"age": "adult", "ethnicity": "others"}),
+        ("24_0_5_20170116220224657.jpg.jpg", {"age": "adult"}),
+        (
+            "53__0_20170116184028385.jpg.jpg",
+            {"age": "adult", "ethnicity": "white"},
+        ),  # gender is empty, race is in its place
+        ("61_1_20170109142408075.jpg.jpg", {"age": "senior"}),  # the 1 may be gender or race
+        ("_1_0_20170116184028385.jpg.jpg", {"ethnicity": "white"}),
+        ("portrait.jpg", {}),
+    ],
+)
+def test_strata_stand_in_the_name_and_what_it_lacks_is_left_out(name, strata):
+    assert strata_of(name) == strata
+
+
+def test_ethnicity_is_a_stratum_and_no_label(root):
+    for sample in everything(root):
+        assert set(sample.labels) == {"gender", "age"}
+        assert sample.strata == {"age": ("child", "adult", "senior")[sample.labels["age"]], "ethnicity": "white"}
 
 
 def test_the_split_is_the_last_decimal_digit_of_the_sha256_of_the_name():
@@ -115,7 +140,7 @@ def trained(root, tmp_path_factory) -> Path:
     samples[0].labels["gender"] = -1
     recipe = tiny_recipe(data="utkface", tasks=("gender", "age"), passes=1, batch_size=16, early_stopping=False)
     data = TrainingData.of(recipe, 1, folder / "cache", samples[:32], samples[32:], progress=False)
-    assert np.isnan(data.train.points).all()
+    assert np.isnan(data.train["utkface"].points).all()
     return train(recipe, data, folder / "run", "cpu", progress=False)
 
 
@@ -129,7 +154,7 @@ def test_a_training_of_gender_and_age_gives_both(trained, root):
 
 
 def test_a_mirror_does_not_change_anybodys_age(trained, root):
-    assert mirror_labels({"age": SENIOR, "gender": FEMALE}) == {"age": SENIOR, "gender": FEMALE}
+    assert mirrored_class("age", np.int64(SENIOR)) == SENIOR
     predict = Predictor(trained)
     assert predict.spec.flip
     image = read_image(everything(root)[0].image)
@@ -174,26 +199,19 @@ def test_points_cannot_be_learnt_from_faces_without_any(root, tmp_path):
 # datasets/utkface/prepare.py, as a user runs it
 
 
-def run_prepare(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", [str(PREPARE), *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(PREPARE), run_name="__main__")
-    return stop.value.code
-
-
 def test_an_archive_is_unpacked_checked_and_counted(root, tmp_path, monkeypatch, capsys):
     shutil.copy(next(root.iterdir()), root / "61_1_20170109142408075.jpg.jpg")
     archive = shutil.make_archive(str(tmp_path / "utkface"), "zip", root.parent, "utkface")
     (root / "61_1_20170109142408075.jpg.jpg").unlink()
     monkeypatch.setenv("FACEMTL_DATA", str(tmp_path / "data"))
-    assert run_prepare(monkeypatch, archive) == 0
+    assert run_prepare("utkface", monkeypatch, archive) == 0
     said = capsys.readouterr().out
     assert "train: " in said
     assert "  gender missing: 61_1_20170109142408075.jpg.jpg\n" in said
     assert len(everything(tmp_path / "data" / "utkface")) == 41
-    assert run_prepare(monkeypatch, archive) == 2
+    assert run_prepare("utkface", monkeypatch, archive) == 2
     assert "is already there: remove it first, or run with --check" in capsys.readouterr().err
-    assert run_prepare(monkeypatch, "--check") == 0
+    assert run_prepare("utkface", monkeypatch, "--check") == 0
     assert capsys.readouterr().out == said
 
 
@@ -203,11 +221,11 @@ def test_what_is_no_set_of_aligned_faces_is_an_error(root, tmp_path, monkeypatch
     for name in ("a/1_0_0_1.jpg", "b/2_0_0_2.jpg"):
         write_image(tmp_path / name, np.zeros((200, 180, 3), np.uint8))
     archive = shutil.make_archive(str(tmp_path / "two"), "zip", tmp_path)
-    assert run_prepare(monkeypatch, archive, "--root", tmp_path / "utkface") == 2
+    assert run_prepare("utkface", monkeypatch, archive, "--root", tmp_path / "utkface") == 2
     assert "holds 2 folders of .jpg pictures, expected one" in capsys.readouterr().err
     assert not (tmp_path / "utkface").exists()
     (tmp_path / "a" / "3_0_0_3.jpg").write_bytes(b"no picture")
-    assert run_prepare(monkeypatch, "--check", "--root", tmp_path / "a") == 2
+    assert run_prepare("utkface", monkeypatch, "--check", "--root", tmp_path / "a") == 2
     said = capsys.readouterr().err
     assert said.startswith("2 bad pictures:\n")
     assert "1_0_0_1.jpg has 180 x 200 pixels, expected 128 x 128" in said
@@ -217,25 +235,17 @@ def test_what_is_no_set_of_aligned_faces_is_an_error(root, tmp_path, monkeypatch
 # The real set
 
 
-@pytest.fixture(scope="module")
-def real() -> Path:
-    if not os.environ.get("FACEMTL_DATA"):
-        pytest.skip("needs the UTKFace faces: FACEMTL_DATA is not set")
-    folder = Path(os.environ["FACEMTL_DATA"]) / "utkface"
-    if not folder.is_dir():
-        pytest.skip(f"needs the UTKFace faces: there is no {folder}")
-    return folder
-
-
-def test_the_counts_are_those_of_the_readme(real):
-    parts = {split: read_utkface(real, split) for split in SPLITS}
+def test_the_counts_are_those_of_the_readme(utkface_root):
+    parts = {split: read_utkface(utkface_root, split) for split in SPLITS}
     assert {split: len(samples) for split, samples in parts.items()} == {"train": 7317, "heldout": 903, "test": 944}
     labels = [(s.labels["gender"], s.labels["age"]) for samples in parts.values() for s in samples]
     assert [sum(g == i for g, _ in labels) for i in (-1, MALE, FEMALE)] == [2, 4747, 4415]
     assert [sum(a == i for _, a in labels) for i in (-1, CHILD, ADULT, SENIOR)] == [0, 1625, 6512, 1027]
+    ethnicities = [s.strata.get("ethnicity") for samples in parts.values() for s in samples]
+    assert [ethnicities.count(part) for part in (*ETHNICITIES, None)] == [3820, 1747, 1353, 1545, 697, 2]
 
 
-def test_the_face_box_is_the_one_that_the_detector_finds(real, monkeypatch, capsys):
-    assert run_prepare(monkeypatch, "--measure-box", "--root", real) == 0
+def test_the_face_box_is_the_one_that_the_detector_finds(utkface_root, monkeypatch, capsys):
+    assert run_prepare("utkface", monkeypatch, "--measure-box", "--root", utkface_root) == 0
     measured = [float(text) for text in capsys.readouterr().out.removeprefix("median box:").split()]
     assert measured == pytest.approx(FACE_BOX, abs=0.15)

@@ -40,12 +40,11 @@ def describe(root: Path) -> str:
     check_pictures([sample for samples in splits.values() for sample in samples], SIDE)
     lines = []
     for split, samples in splits.items():
-        angles = np.stack([sample.angles for sample in samples])
-        angles = angles[np.isfinite(angles).all(axis=1)]
-        spread = np.abs(angles - np.median(angles, axis=0)).mean(axis=0)
-        lines.append(f"{split}: {len(samples)} faces")
-        lines.append(count_labels(samples, "smile"))
-        lines.append(f"  angles: {len(angles)} faces, mean distance from the median in degrees: {_each(spread)}")
+        lines += [f"{split}: {len(samples)} faces", count_labels(samples, "smile")]
+        angles = [sample.angles for sample in samples if np.isfinite(sample.angles).all()]
+        if angles:
+            spread = np.abs(angles - np.median(angles, axis=0)).mean(axis=0)
+            lines.append(f"  angles: {len(angles)} faces, mean distance from the median in degrees: {_each(spread)}")
     return "\n".join(lines)
 
 

@@ -57,13 +57,14 @@ def read_genki4k(root: str | Path, split: str) -> list[FaceSample]:
     lines = read_lines(path, "the unpacked GENKI-4K archive, see datasets/genki4k/README.md")
     while lines and not lines[-1].strip():
         lines.pop()
-    if not lines:
+    number, first = next(((i, line) for i, line in enumerate(lines, start=1) if line.strip()), (0, ""))
+    if not first:
         raise DataError(f"{path} holds no rows")
-    fields = len(lines[0].split())
+    fields = len(first.split())
     if fields not in (PUBLISHED, NAMED):
         raise DataError(
-            f"{path}:1: expected 4 fields (smile, yaw, pitch, roll) as published, or 5 with a file name before them; "
-            f"found {fields}: {lines[0][:80]!r}"
+            f"{path}:{number}: expected 4 fields (smile, yaw, pitch, roll) as published, or 5 with a file name before "
+            f"them; found {fields}: {first[:80]!r}"
         )
     if fields == PUBLISHED:
         for number, line in enumerate(lines, start=1):
