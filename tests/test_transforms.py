@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,8 +15,6 @@ from facemtl.data.transforms import (
     REFINED_JITTER,
     Augmentation,
     jittered_crop,
-    mirror_labels,
-    mirror_points,
     pixel_transform,
     plain_crops,
     to_nchw,
@@ -59,10 +58,19 @@ def rolled(points: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def augment(cache: CropCache, rows: int | np.ndarray, seed: int = 0, **options):
-    settings = {"refined": 0.5, "mirror": 0.5, "pixels": 0.0} | options
+    """Crops (N, C, S, S), points (N, K, 2) and labels of these rows, or of so many crops of the first."""
+    settings = {"refined": 0.5, "mirror": 0.5, "pixels": 0.0, "schema": cache.schema} | options
     channels = 3 if cache.patches.ndim == 4 else 1
-    rows = np.zeros(rows, dtype=int) if isinstance(rows, int) else rows
-    return Augmentation(SIZE, channels, CROP_SCALE, **settings)(cache, rows, (seed,))
+    rows = [0] * rows if isinstance(rows, int) else rows.tolist()
+    return crops_of(Augmentation(SIZE, channels, CROP_SCALE, **settings), cache, rows, seed)
+
+
+def crops_of(augmentation: Augmentation, cache: CropCache, rows: list[int], seed: int):
+    rng = np.random.default_rng(seed)
+    images, targets, taught = zip(*(augmentation(cache, row, rng) for row in rows), strict=True)
+    assert taught == ({},) * len(rows)
+    labels = {task: np.array([t[task] for t in targets]) for task in cache.labels}
+    return to_nchw(np.stack(images)), np.stack([t["landmarks"] for t in targets]), labels
 
 
 def recovered(points: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -82,38 +90,8 @@ def recovered(points: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
 # Mirrors
 
 
-def test_mirrored_pose_classes_run_the_other_way():
-    assert [mirror_labels({"pose": i})["pose"] for i in range(5)] == [4, 3, 2, 1, 0]
-
-
-def test_what_is_missing_or_has_no_side_stays():
-    assert mirror_labels({"pose": -1, "smile": 0, "glasses": 1, "gender": -1}) == {
-        "pose": -1,
-        "smile": 0,
-        "glasses": 1,
-        "gender": -1,
-    }
-
-
-def test_mirrored_points_swap_sides():
-    points = np.array([[2.0, 3], [6, 3], [4, 5], [3, 8], [5, 8]])
-    expected = [[3, 3], [7, 3], [5, 5], [4, 8], [6, 8]]  # x becomes 9 - x in an image 10 wide
-    np.testing.assert_array_equal(mirror_points(points, 10, SCHEMAS["mtfl5"].flip_order), expected)
-
-
-@EVERY_SCHEMA
-def test_two_mirrors_are_none(schema):
-    rng = np.random.default_rng(0)
-    points = rng.integers(0, 60, (3, len(schema), 2)).astype(np.float32)
-    points[1, 0] = np.nan
-    once = mirror_points(points, 60, schema.flip_order)
-    assert not np.array_equal(once, points, equal_nan=True)
-    np.testing.assert_array_equal(mirror_points(once, 60, schema.flip_order), points)
-
-    labels = {"pose": 1, "smile": 1, "gender": -1}
-    assert mirror_labels(mirror_labels(labels)) == labels
-
-    image = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+def test_a_mirrored_crop_of_the_whole_picture_is_its_mirror_image():
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     whole = crop_matrix(np.array([-0.5, -0.5, 59.5, 59.5]), 60, mirror=True)
     mirrored = warp_crop(image, whole, 60)
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
@@ -128,8 +106,8 @@ def test_the_mirror_of_an_augmented_crop_is_the_mirror_of_its_points_and_labels(
     image, found, labels = augment(cache, 6, mirror=0)
     flipped, mirrored, other = augment(cache, 6, mirror=1)
     np.testing.assert_allclose(flipped, image[..., ::-1], atol=1)  # rounding of the interpolation
-    expected = mirror_points(points_to_crop(found, SIZE), SIZE, schema.flip_order)
-    np.testing.assert_allclose(points_to_crop(mirrored, SIZE), expected, atol=1e-4)
+    expected = found[:, list(schema.flip_order)] * (-1, 1)  # 0 is the middle of the crop
+    np.testing.assert_allclose(mirrored, expected, atol=1e-5)
     assert labels["pose"].tolist() == [1] * 6
     assert other["pose"].tolist() == [3] * 6
     assert other["smile"].tolist() == labels["smile"].tolist()
@@ -140,30 +118,55 @@ def test_the_mirror_of_an_augmented_crop_is_the_mirror_of_its_points_and_labels(
 
 def test_plain_crops_are_the_crops_of_the_true_boxes():
     cache = cache_of(np.stack([FIVE, FIVE]), channels=3)
-    images, points, labels = plain_crops(cache, SIZE, CROP_SCALE)
+    images, targets = plain_crops(cache, SIZE, CROP_SCALE, "mtfl5")
     assert (images.shape, images.dtype) == ((2, 3, SIZE, SIZE), np.uint8)
-    assert (points.shape, points.dtype) == ((2, 5, 2), np.float32)
+    points = targets[0]["landmarks"]
+    assert (points.shape, points.dtype) == ((5, 2), np.float32)
     expected = warp_crop(cache.patches[0], crop_matrix(cache.box, SIZE, CROP_SCALE), SIZE)
     np.testing.assert_array_equal(images[0].transpose(1, 2, 0), expected)
-    np.testing.assert_allclose(points[0], (FIVE - (P - 1) / 2) / (P / 2) / CROP_SCALE, atol=1e-6)
-    assert labels["smile"].tolist() == [-1, 0]
+    np.testing.assert_allclose(points, (FIVE - (P - 1) / 2) / (P / 2) / CROP_SCALE, atol=1e-6)
+    assert [face["smile"] for face in targets] == [-1, 0]
 
 
 def test_a_corner_of_the_face_box_in_network_coordinates():
     corner = cache_of(FIVE[None]).box[:2]
-    _, points, _ = plain_crops(cache_of(np.tile(corner, (1, 5, 1)), np.zeros((1, P, P), np.uint8)), SIZE, CROP_SCALE)
-    np.testing.assert_allclose(points, -0.5 / 1.2, rtol=1e-6)
+    cache = cache_of(np.tile(corner, (1, 5, 1)), np.zeros((1, P, P), np.uint8))
+    _, (targets,) = plain_crops(cache, SIZE, CROP_SCALE, "mtfl5")
+    np.testing.assert_allclose(targets["landmarks"], -0.5 / 1.2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shapes_and_types_of_a_batch(channels):
+def test_shapes_and_types_of_a_crop(channels):
     cache = cache_of(np.stack([FIVE] * 3), channels=channels)
-    images, points, labels = augment(cache, np.array([2, 0, 1, 1]), pixels=1.0)
-    assert (images.shape, images.dtype) == ((4, channels, SIZE, SIZE), np.uint8)
-    assert images.flags.c_contiguous
-    assert (points.shape, points.dtype) == ((4, 5, 2), np.float32)
-    assert {task: values.dtype for task, values in labels.items()} == {"pose": np.int64, "smile": np.int64}
-    assert labels["smile"].tolist() == [1, -1, 0, 0]
+    augmentation = Augmentation(SIZE, channels, CROP_SCALE, pixels=1.0)
+    image, targets, taught = augmentation(cache, 2, np.random.default_rng(0))
+    assert (image.shape, image.dtype) == ((SIZE, SIZE) if channels == 1 else (SIZE, SIZE, 3), np.uint8)
+    assert (targets["landmarks"].shape, targets["landmarks"].dtype) == ((5, 2), np.float32)
+    assert {task: targets[task].dtype for task in ("pose", "smile")} == {"pose": np.int64, "smile": np.int64}
+    assert (targets["smile"], taught) == (1, {})
+    assert augment(cache, np.array([2, 0, 1, 1]))[2]["smile"].tolist() == [1, -1, 0, 0]
+
+
+def test_what_a_teacher_says_moves_as_the_labels_do():
+    labelled = replace(cache_of(FIVE[None], pose=1), angles=np.float32([[20, 5, 10]]))
+    taught = {"landmarks": labelled.points, "angles": labelled.angles, "pose": np.float32([[0, 1, 0, 0, 0]])}
+    augmentation = Augmentation(SIZE, 1, CROP_SCALE, mirror=0.5)
+    rng, mirrored = np.random.default_rng(0), 0
+    for _ in range(20):
+        _, targets, lesson = augmentation(replace(labelled, taught=taught), 0, rng)
+        np.testing.assert_array_equal(lesson["landmarks"], targets["landmarks"])
+        np.testing.assert_array_equal(lesson["angles"], targets["angles"])
+        assert lesson["pose"].tolist() == [float(c == targets["pose"]) for c in range(5)]
+        mirrored += targets["pose"] == 3
+    assert 0 < mirrored < 20
+
+
+def test_points_of_another_schema_are_further_points():
+    cache = cache_of(np.random.default_rng(1).uniform(20, 76, (1, 68, 2)), np.zeros((1, P, P), np.uint8))
+    _, targets, _ = Augmentation(SIZE, 1, CROP_SCALE, schema="mtfl5")(cache, 0, np.random.default_rng(0))
+    assert set(targets) == {"landmarks_ibug68", "pose", "smile"}
+    _, (plain,) = plain_crops(cache, SIZE, CROP_SCALE, "mtfl5")
+    assert set(plain) == set(targets)
 
 
 def test_to_nchw_puts_channels_first():
@@ -217,14 +220,14 @@ def test_a_missing_pose_stays_missing_in_a_mirror():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_batch_follows_from_its_seed(channels):
+def test_crops_follow_from_their_generator(channels):
     cache = cache_of(np.stack([FIVE] * 4), channels=channels)
-    rows = np.arange(4).repeat(8)
+    rows = np.arange(4).repeat(8).tolist()
     augmentation = Augmentation(SIZE, channels, CROP_SCALE, pixels=1.0)
-    first = augmentation(cache, rows, (3, 5))
-    other = augmentation(cache, rows, (3, 6))
+    first = crops_of(augmentation, cache, rows, 5)
+    other = crops_of(augmentation, cache, rows, 6)
     for again in (augmentation, Augmentation(SIZE, channels, CROP_SCALE, pixels=1.0)):
-        images, points, labels = again(cache, rows, (3, 5))
+        images, points, labels = crops_of(again, cache, rows, 5)
         np.testing.assert_array_equal(images, first[0])
         np.testing.assert_array_equal(points, first[1])
         assert {t: v.tolist() for t, v in labels.items()} == {t: v.tolist() for t, v in first[2].items()}
@@ -232,7 +235,7 @@ def test_a_batch_follows_from_its_seed(channels):
     assert not np.array_equal(other[1], first[1])
 
 
-def test_crops_of_one_batch_differ():
+def test_crops_of_one_face_differ():
     _, points, _ = augment(cache_of(FIVE[None]), 50)
     assert len(np.unique(points[:, 0], axis=0)) == 50
 
@@ -243,13 +246,21 @@ def test_the_share_of_mirrored_crops(mirror, share):
     assert share[0] <= (labels["pose"] == 4).sum() <= share[1]
 
 
+def firsts(cache: CropCache, pixels: float) -> tuple[np.ndarray, np.ndarray]:
+    """The first crop and its points of 300 generators: the draws for pixels come after those for the place."""
+    augmentation = Augmentation(SIZE, 1, CROP_SCALE, pixels=pixels)
+    crops = [crops_of(augmentation, cache, [0], seed) for seed in range(300)]
+    return np.concatenate([images for images, _, _ in crops]), np.concatenate([points for _, points, _ in crops])
+
+
 def test_pixels_are_disturbed_in_their_share_and_points_never():
     cache = cache_of(FIVE[None])
-    plain, disturbed, half = (augment(cache, 300, pixels=share) for share in (0.0, 1.0, 0.5))
-    np.testing.assert_array_equal(plain[1], disturbed[1])
-    np.testing.assert_array_equal(plain[1], half[1])
+    plain, disturbed, half = (firsts(cache, pixels=share) for share in (0.0, 1.0, 0.5))
+    for batch in (disturbed, half):
+        np.testing.assert_array_equal(plain[1], batch[1])
     changed, half_changed = ((plain[0] != batch[0]).any(axis=(1, 2, 3)).sum() for batch in (disturbed, half))
-    assert changed > 150  # by chance none of the steps may touch a picture
+    # By chance none of the steps may touch a picture: each spares it alone, 0.7 * 0.8 * 0.9 ** 3 * 0.85 * 0.8 = 0.28.
+    assert 190 < changed < 245
     assert 0.3 < half_changed / changed < 0.7
 
 
@@ -363,7 +374,8 @@ import facemtl.data.transforms
 def test_what_a_network_predicts_goes_back_to_the_picture():
     cache = cache_of(FIVE[None])
     matrix = crop_matrix(cache.box, SIZE, CROP_SCALE)
-    _, points, _ = plain_crops(cache, SIZE, CROP_SCALE)
-    back = points_to_crop(points[0].astype(float), SIZE) @ matrix[:, :2].T + matrix[:, 2]
+    _, (targets,) = plain_crops(cache, SIZE, CROP_SCALE, "mtfl5")
+    points = targets["landmarks"]
+    back = points_to_crop(points.astype(float), SIZE) @ matrix[:, :2].T + matrix[:, 2]
     np.testing.assert_allclose(back, FIVE, atol=1e-4)
     np.testing.assert_allclose(points_from_crop(points_to_crop(points, SIZE), SIZE), points, atol=1e-6)

@@ -3,16 +3,20 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facemtl.data.sample import FaceSample
 from facemtl.data.synthetic import write_dataset, write_mtfl_layout
-from facemtl.models.factory import create_model
+from facemtl.landmarks import SCHEMAS
 from facemtl.training.engine import Interrupted, TrainingData, train
 from facemtl.training.recipe import Recipe
 
 HELDOUT = 8
+SMALL_GRIDNET = {"input_size": 32, "stem": 8, "widths": [8, 16], "depths": [1, 1], "neck": 8, "hidden": 32}
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
@@ -27,8 +31,55 @@ def tiny_faces(folder: Path) -> list[FaceSample]:
 
 
 def tiny_data(recipe: Recipe, faces: list[FaceSample], cache: Path) -> TrainingData:
-    channels = create_model(recipe.backbone, recipe.tasks, **recipe.backbone_options).backbone.channels
+    channels = recipe.create_model().backbone.channels
     return TrainingData.of(recipe, channels, cache, faces[HELDOUT:], faces[:HELDOUT], progress=False)
+
+
+def mixed_recipe(**changes: Any) -> Recipe:
+    """Seven tasks of :func:`tiny_sets`, none of which labels them all, with everything that a recipe can switch on."""
+    values = {
+        "backbone": "gridnet",
+        "backbone_options": SMALL_GRIDNET,
+        "tasks": ("landmarks", "landmarks_ibug68", "glasses", "smile", "gender", "pose", "angles"),
+        "mix": {"mtfl": 0.5, "genki4k": 0.25, "udacity68": 0.25},
+        "balance": 0.3,
+        "uncertainty": True,
+        "dropout": 0.2,
+        "points_loss": "l1",
+        "eye_scaled": True,
+        "smoothing": 0.1,
+        "weights": {"landmark_sigma": 0.01, "landmarks_ibug68": 0.04},
+    }
+    return tiny_recipe(**{**values, **changes})
+
+
+def tiny_sets(faces: list[FaceSample]) -> dict[str, list[FaceSample]]:
+    """The same faces as three sets: points and attributes, angles and smile, 68 points."""
+    return {
+        "mtfl": [replace(face, angles=None) for face in faces],
+        "genki4k": [
+            replace(face, points=np.full_like(face.points, np.nan), labels={"smile": face.labels["smile"]})
+            for face in faces
+        ],
+        "udacity68": [
+            replace(face, points=sixty_eight(face.points), schema="ibug68", labels={}, angles=None) for face in faces
+        ],
+    }
+
+
+def sixty_eight(five: np.ndarray) -> np.ndarray:
+    """Stands for the 68 points of a face: somewhere among its five, which ``to_five`` gives back."""
+    points = np.random.default_rng(0).dirichlet(np.ones(5), 68) @ five
+    for place, indices in zip(five, SCHEMAS["ibug68"].five, strict=True):
+        turn = 2 * np.pi * np.arange(len(indices)) / len(indices)
+        ring = 0.0 if len(indices) == 1 else 3 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        points[list(indices)] = place + ring
+    return np.float32(points)
+
+
+def mixed_data(recipe: Recipe, faces: list[FaceSample], cache: Path) -> TrainingData:
+    train, heldout = tiny_sets(faces[HELDOUT:]), tiny_sets(faces[:HELDOUT])
+    return TrainingData.of(recipe, 3, cache, train, heldout, progress=False)
 
 
 def tiny_set(folder: Path) -> Path:

@@ -142,7 +142,7 @@ def write_dataset(folder: str | Path, count: int, seed: int, size: int = 200) ->
     """Render ``count`` faces into ``folder`` as ``00000.png`` and so on; a longer set begins with the shorter one.
 
     Returns:
-        The faces with their exact labels and boxes; ``source`` names the seed for :func:`render_face`.
+        The faces with their exact labels, angles and boxes; ``source`` names the seed for :func:`render_face`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,9 @@ def write_dataset(folder: str | Path, count: int, seed: int, size: int = 200) ->
         face = render_face(face_seed, size)
         path = folder / f"{i:05d}.png"
         write_image(path, face.image)
-        samples.append(FaceSample(path, face.points, "mtfl5", face.labels, face.box, f"seed {face_seed}", folder.name))
+        angles = np.float32([face.yaw, face.pitch, face.roll])
+        source = f"seed {face_seed}"
+        samples.append(FaceSample(path, face.points, "mtfl5", face.labels, face.box, source, folder.name, angles))
     return samples
 
 

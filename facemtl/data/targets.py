@@ -60,7 +60,7 @@ def _moved(
         return moved[list(SCHEMAS[points].flip_order)] if mirrored else moved
     if task == ANGLES_TASK:
         yaw, pitch, tilt = value
-        upright = tilt - roll
+        upright = math.remainder(tilt - roll, 360)
         return np.float32([-yaw, pitch, -upright] if mirrored else [yaw, pitch, upright])
     return mirrored_class(task, value) if mirrored else value
 

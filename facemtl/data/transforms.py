@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version on import otherwise
@@ -48,13 +47,6 @@ DETECTOR_JITTER = Jitter(shift_x=0.064, shift_y=0.035, scale=0.088, roll=10.0, u
 REFINED_JITTER = Jitter(shift_x=0.025, shift_y=0.025, scale=0.04, roll=4.0, upright=True)
 
 
-def mirror_points(points: np.ndarray, width: int, flip_order: Sequence[int]) -> np.ndarray:
-    """(..., K, 2) points of an image ``width`` pixels wide -> those of its mirror image, swapped left for right."""
-    mirrored = points[..., list(flip_order), :].copy()
-    mirrored[..., 0] = width - 1 - mirrored[..., 0]
-    return mirrored
-
-
 def pixel_transform(channels: int) -> A.Compose:
     """Light, contrast, blur, low resolution, JPEG, noise, occlusion, each now and then; colour where there is any."""
     steps: list[A.BasicTransform] = [
@@ -79,7 +71,7 @@ def pixel_transform(channels: int) -> A.Compose:
 
 
 class Augmentation:
-    """Random crops of cached patches; everything drawn is a function of the seed of the call.
+    """Random crops of cached patches; everything drawn comes from the generator of the call.
 
     Args:
         size: side of the crop that the network sees.
@@ -118,7 +110,11 @@ class Augmentation:
         matrix = self._sample(rng, cache.box, SCHEMAS[cache.schema].to_five(cache.points[row]))
         image = warp_crop(cache.patches[row], matrix, self.size)
         if rng.random() < self.pixels:
-            self._disturb.set_random_seed(int(rng.integers(2**31)))
+            # A seed for each step: Compose would give all of them the same one, and they would strike together or not
+            # at all.
+            steps = self._disturb.transforms
+            for step, seed in zip(steps, rng.integers(2**31, size=len(steps)).tolist(), strict=True):
+                step.set_random_seed(seed)
             image = self._disturb(image=image)["image"]
         taught = {task: values[row] for task, values in cache.taught.items()}
         return (
