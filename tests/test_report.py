@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from random_predictions import random_predictions
 
+from facemtl.data.sample import FaceSample
 from facemtl.face import Attribute, Face
 from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import Predictions
@@ -221,22 +222,26 @@ def eval_tool(monkeypatch) -> ModuleType:
     spec.loader.exec_module(module)
 
     class MeanFace:
-        schema = "mtfl5"
-        spec = SimpleNamespace(name="mean-face")
+        tasks = ("landmarks", "smile")
+        spec = SimpleNamespace(
+            name="mean-face", point_tasks=lambda: {"mtfl5": "landmarks", "ibug68": "landmarks_ibug68"}
+        )
 
-        def __init__(self, model: str, **options) -> None:
-            module.options = {"model": model, **options}
+        def __init__(self, model: str, schema: str | None = None, **options) -> None:
+            module.options = {"model": model, "schema": schema, **options}
+            self.schema = schema or "mtfl5"
 
         def __call__(self, image: Path, boxes: np.ndarray | None = None) -> list[Face]:
             shape = np.array([[-0.2, -0.15], [0.2, -0.15], [0.0, 0.05], [-0.15, 0.25], [0.15, 0.25]])
+            outline = np.random.default_rng(0).uniform(-0.4, 0.4, size=(68, 2))
             smile = Attribute("smiling", 0.75, {"smiling": 0.75, "not_smiling": 0.25})
             boxes = np.array([[20.0, 20.0, 120.0, 120.0]]) if boxes is None else boxes
             return [
                 Face(
                     np.float32(b),
                     1.0,
-                    np.float32((b[:2] + b[2:]) / 2 + shape * (b[2] - b[0])),
-                    "mtfl5",
+                    np.float32((b[:2] + b[2:]) / 2 + (shape if self.schema == "mtfl5" else outline) * (b[2] - b[0])),
+                    self.schema,
                     {"smile": smile},
                 )
                 for b in boxes
@@ -267,6 +272,7 @@ def test_eval_of_a_model_writes_predictions_figures_and_report(tmp_path, eval_to
     eval_tool.main(["model.onnx", "--boxes", boxes, "--passes", "2", "--no-flip"])
     assert eval_tool.options["model"] == "model.onnx"
     assert (eval_tool.options["passes"], eval_tool.options["flip"]) == (2, False)
+    assert eval_tool.options["schema"] is None
     out = Path("runs/eval") / f"mean-face-mtfl-test-{boxes}"
     assert sorted(item.name for item in out.iterdir()) == ["metrics.json", "predictions.parquet", "report.html"]
     predictions = Predictions.load(out / "predictions.parquet")
@@ -276,6 +282,25 @@ def test_eval_of_a_model_writes_predictions_figures_and_report(tmp_path, eval_to
     own_box = json.loads((out / "metrics.json").read_text())["own_box"]
     assert (own_box["faces"] if own_box else None) == {"published": 3}.get(boxes)
     assert capsys.readouterr().out.startswith("all faces: 4; found 100.0 %")
+
+
+def test_eval_judges_the_points_of_the_set_where_the_model_has_them(tmp_path, eval_tool, monkeypatch):
+    outline = np.random.default_rng(1).uniform(30, 120, size=(68, 2)).astype(np.float32)
+    image = tmp_path / "1.png"
+    cv2.imwrite(str(image), np.full((150, 150, 3), 60, dtype=np.uint8))
+    sample = FaceSample(image, outline, "ibug68", {"smile": 0}, np.float32([20, 20, 120, 120]))
+    monkeypatch.setitem(eval_tool.DATA_SETS, "outlines", ("outlines", lambda root, split: [sample]))
+    command = ["model.onnx", "--data", "outlines", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    eval_tool.main(command)
+    assert eval_tool.options["schema"] == "ibug68"
+    predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
+    assert np.isfinite(predictions.points).all()
+    eval_tool.main([*command, "--schema", "mtfl5"])
+    assert eval_tool.options["schema"] == "mtfl5"
+    predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
+    assert predictions.schema == "ibug68"
+    assert np.isnan(predictions.points).all()
+    assert predictions.probabilities("smile").tolist() == [[0.75, 0.25]]
 
 
 def test_eval_says_what_is_wrong_and_what_to_do(tmp_path, eval_tool, monkeypatch, capsys):

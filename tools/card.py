@@ -4,7 +4,8 @@
     python tools/card.py runs/tcdcn                # first time, or anew after another training
     python tools/card.py --refresh weights/tcdcn   # only measure again what stands there
 
-What people write in a card (summary, terms, data, known_failures) is kept.
+The model is measured on every set that is there and labels something it gives. What people write in a card (summary,
+terms, data, known_failures) is kept.
 """
 
 from __future__ import annotations
@@ -14,30 +15,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from facemtl.data.sample import face_box
-from facemtl.data.sets import data_root, read_split
 from facemtl.errors import FaceMTLError
 from facemtl.models.files import load_model, save_model
-from facemtl.predictor import Predictor
-from facemtl.training.card import WRITTEN, card_metrics, write_card
+from facemtl.session import OnnxSession
+from facemtl.training.card import (
+    CALIBRATED_ON,
+    WRITTEN,
+    applicable,
+    card_calibration,
+    card_metrics,
+    measure,
+    write_card,
+)
 from facemtl.training.engine import MODEL
 from facemtl.training.export import export_onnx
-from facemtl.training.predictions import predict_samples
 from facemtl.weights import load_card
-
-
-def measure(model: Path, data: str) -> dict[str, dict]:
-    """split -> figures: the test split in its published boxes, the held-out rows in the boxes of their points."""
-    predict = Predictor(model)
-    metrics = {}
-    for split in ("test", "heldout"):
-        samples = read_split(data, split)
-        boxes = np.stack([s.box if s.box is not None else face_box(s) for s in samples])
-        metrics[split] = card_metrics(predict_samples(predict, samples, boxes, data_root(data)))
-    return metrics
 
 
 def main() -> int:
@@ -56,26 +50,37 @@ def main() -> int:
             folder, training = args.refresh, load_card(args.refresh)["training"]
         else:
             recipe = json.loads((args.run / "recipe.json").read_text())
-            folder = args.weights / recipe["name"]
+            folder, training = args.weights / recipe["name"], training_of(recipe, args.commit)
             save_model(folder / MODEL, *load_model(args.run / MODEL))
-            commit = subprocess.run(
-                ["git", "rev-parse", "--verify", args.commit], capture_output=True, text=True, check=True
-            ).stdout
-            training = {
-                "recipe": f"tools/recipes/{recipe['name']}.toml",
-                "commit": commit.strip(),
-                "data": recipe["data"],
-            }
-        export_onnx(folder / MODEL, folder / "model.onnx")
+        onnx, spec = folder / "model.onnx", load_model(folder / MODEL)[1]
+        if args.run or OnnxSession(onnx).spec != spec:  # it was calibrated where it stands
+            export_onnx(folder / MODEL, onnx)
         old = load_card(folder) if (folder / "card.toml").is_file() else {}
         written = {key: old.get(key, "") for key in WRITTEN}
-        metrics = measure(folder / "model.onnx", training["data"])
-        write_card(folder, written, training, metrics)
+        metrics, calibration = {}, None
+        for name in applicable(spec, training["data"]):
+            print(f"{spec.name}: {name}")
+            predictions = measure(onnx, name, training["data"])
+            metrics[name] = card_metrics(predictions, name)
+            if name == CALIBRATED_ON and spec.temperatures:
+                calibration = card_calibration(predictions, spec)
+        write_card(folder, written, training, metrics, calibration)
     except FaceMTLError as error:
         print(error, file=sys.stderr)
         return 2
     print(folder / "card.toml")
     return 0
+
+
+def training_of(recipe: dict[str, Any], commit: str) -> dict[str, Any]:
+    """How the model was made: its recipe, commit and data; the sets of a mixture, and the teachers, where there are."""
+    revision = ["git", "rev-parse", "--verify", commit]
+    made = {
+        "recipe": f"tools/recipes/{recipe['name']}.toml",
+        "commit": subprocess.run(revision, capture_output=True, text=True, check=True).stdout.strip(),
+        "data": recipe["data"],
+    }
+    return made | {key: recipe[key] for key in ("mix", "teachers", "init") if recipe.get(key)}
 
 
 if __name__ == "__main__":

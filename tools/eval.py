@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Measure a model on a labelled set, or compute every figure again from saved predictions.
 
-    python tools/eval.py small --data mtfl --split test --boxes published
-    python tools/eval.py --predictions runs/eval/small-mtfl-test-published/predictions.parquet
+    python tools/eval.py tcdcn --data mtfl --split test --boxes published
+    python tools/eval.py tcdcn --data utkface
+    python tools/eval.py --predictions runs/eval/tcdcn-mtfl-test-published/predictions.parquet
+
+A model that gives points of several schemas is judged by those of the set.
 
 Writes predictions.parquet, metrics.json and report.html (one file; it shows faces of the set) and prints a summary.
 """
@@ -14,16 +17,14 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from facemtl.data.sample import FaceSample, face_box
 from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import DataError, FaceMTLError
 from facemtl.files import write_beside
+from facemtl.landmarks import SCHEMAS
 from facemtl.predictor import Predictor
 from facemtl.session import DEVICES
 from facemtl.training.metrics import evaluate
-from facemtl.training.predictions import Predictions, predict_samples
+from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
 from facemtl.training.report import summary_text, write_report
 
 
@@ -57,9 +58,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "heldout"), default="test", help="part of the set (default: test)")
     parser.add_argument(
         "--boxes",
-        choices=("published", "truth", "detector"),
+        choices=BOX_KINDS,
         default="published",
         help="face boxes: those that come with the set, around the true points, or the detector's (default: published)",
+    )
+    parser.add_argument(
+        "--schema", choices=SCHEMAS, help="points to judge (default: the set's, where the model has them)"
     )
     parser.add_argument("--passes", type=int, help="passes through the network (default: as the model says)")
     parser.add_argument(
@@ -84,30 +88,13 @@ def image_root(args: argparse.Namespace) -> Path | None:
 def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
     """Predictions for the split, and the model's name."""
     root = data_root(args.data, args.data_root)
-    predictor = Predictor(
-        args.weights,
-        device=args.device,
-        threads=args.threads,
-        passes=args.passes,
-        flip=args.flip,
-    )
     samples = read_split(args.data, args.split, root)
+    options = {"device": args.device, "threads": args.threads, "passes": args.passes, "flip": args.flip}
+    predictor = Predictor(args.weights, schema=args.schema, **options)
+    schema = samples[0].schema if samples else predictor.schema
+    if args.schema is None and schema != predictor.schema and schema in predictor.spec.point_tasks():
+        predictor = Predictor(args.weights, schema=schema, **options)
     return predict_samples(predictor, samples, face_boxes(samples, args.boxes), root), predictor.spec.name
-
-
-def face_boxes(samples: list[FaceSample], kind: str) -> np.ndarray | None:
-    """(N, 4) boxes, or None to let the detector look."""
-    if kind == "detector":
-        return None
-    if kind == "truth":
-        return np.stack([face_box(sample) for sample in samples])
-    without = [sample.source for sample in samples if sample.box is None]
-    if without:
-        raise DataError(
-            f"{len(without)} of {len(samples)} faces have no published box, such as {without[0]}: "
-            "use --boxes truth or --boxes detector"
-        )
-    return np.stack([sample.box for sample in samples])
 
 
 if __name__ == "__main__":

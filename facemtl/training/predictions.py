@@ -216,6 +216,12 @@ def face_boxes(samples: Sequence[FaceSample], kind: str) -> np.ndarray | None:
     return np.stack([sample.box for sample in samples])
 
 
+def labelled_tasks(samples: Sequence[FaceSample]) -> set[str]:
+    """The attributes that some sample is labelled with, and ``angles`` where one has any."""
+    tasks = {task for sample in samples for task, label in sample.labels.items() if label != MISSING}
+    return tasks | ({ANGLES_TASK} if any(sample.angles is not None for sample in samples) else set())
+
+
 def predict_samples(
     predict: Predictor, samples: Sequence[FaceSample], boxes: np.ndarray | None = None, root: Path | None = None
 ) -> Predictions:
@@ -236,7 +242,7 @@ def predict_samples(
     schemas = sorted({sample.schema for sample in samples})
     if len(schemas) != 1:
         raise DataError(f"samples of one schema are needed; got {', '.join(schemas) or 'no samples'}")
-    if schemas[0] != predict.schema and not _labelled(samples) & set(predict.tasks):
+    if schemas[0] != predict.schema and not labelled_tasks(samples) & set(predict.tasks):
         raise DataError(
             f"the predictor gives points of the schema {predict.schema}, but there are samples of {schemas[0]}, "
             "and they label nothing else that it gives"
@@ -261,12 +267,6 @@ def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
     overlaps = _iou(np.stack([face.box for face in faces]), face_box(sample))
     best = int(overlaps.argmax())
     return faces[best] if overlaps[best] >= MIN_IOU else None
-
-
-def _labelled(samples: Sequence[FaceSample]) -> set[str]:
-    """The attributes that some sample is labelled with, and ``angles``."""
-    tasks = {task for sample in samples for task, label in sample.labels.items() if label != MISSING}
-    return tasks | ({ANGLES_TASK} if any(sample.angles is not None for sample in samples) else set())
 
 
 def _gather(samples: Sequence[FaceSample], faces: Sequence[Face | None], root: Path | None) -> Predictions:
