@@ -82,12 +82,13 @@ def test_a_training_leaves_a_model_its_recipe_and_a_log(finished):
     rows = read_log(finished)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     parts = ("augmented", "train", "heldout")
-    figures = {f"{part}/{task}" for part in parts for task in ("landmarks", *ATTRIBUTES)}
+    figures = {f"{part}/{task}" for part in (*parts, "labelled") for task in ("landmarks", *ATTRIBUTES)}
     figures |= {
         f"{part}/{name}" for part in parts[1:] for name in ("nme", *(f"{task}_accuracy" for task in ATTRIBUTES))
     }
     assert set(rows[0]) == {"epoch", *figures}
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert {row[f"labelled/{task}"] for row in rows for task in ("landmarks", *ATTRIBUTES)} == {"32"}
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -119,7 +120,7 @@ def test_weights_multiply_the_losses(tmp_path, data):
     run = new_run(recipe, data, tmp_path)
     batch = run.dataset[0]
     run.model.train()
-    losses = task_losses(run.model(batch.images), batch.points, batch.labels)
+    losses = task_losses(run.model(batch.images), batch.targets)
     expected = torch.autograd.grad(3 * losses["smile"], run.model.heads["smile"].weight)[0]
     run.step(batch)
     torch.testing.assert_close(run.model.heads["smile"].weight.grad, expected)
@@ -128,7 +129,7 @@ def test_weights_multiply_the_losses(tmp_path, data):
 
 def test_a_training_that_diverges_is_an_error_and_leaves_no_model(tmp_path, data):
     recipe = tiny_recipe(optimiser="sgd", learning_rate=1e30, warmup_epochs=0)
-    with pytest.raises(ConfigError, match=r"step 4: the loss of landmarks.* is not finite: lower learning_rate"):
+    with pytest.raises(ConfigError, match=r"step 4: the loss of .*landmarks.* is not finite: lower learning_rate"):
         train(recipe, data, tmp_path, "cpu", progress=False)
     assert not (tmp_path / MODEL).exists()
     assert not (tmp_path / CHECKPOINT).exists()
@@ -157,7 +158,7 @@ def test_a_stopped_task_has_no_gradient_and_the_main_task_keeps_its_own(tmp_path
     run.progress.stopper.stopped = dict.fromkeys(ATTRIBUTES, 1)
     batch = run.dataset[0]
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
-    points = task_losses(run.model.train()(batch.images), batch.points, batch.labels)["landmarks"]
+    points = task_losses(run.model.train()(batch.images), batch.targets)["landmarks"]
     shared = run.model.backbone.body[0].weight
     expected = torch.autograd.grad(points, shared)[0]
     run.step(batch)
@@ -203,7 +204,9 @@ def test_faces_without_a_label_train_the_other_tasks(tmp_path, folder, faces):
     for key, value in run.model.state_dict().items():
         assert torch.equal(value, before[key]) == key.startswith("heads.smile."), key
     assert train_quietly(recipe, run.data, tmp_path)
-    assert {row["heldout/smile"] for row in read_log(tmp_path)} == {"0.0"}
+    for row in read_log(tmp_path):
+        assert (row["augmented/smile"], row["labelled/smile"], row["labelled/pose"]) == ("0.0", "0", "32")
+        assert not {"train/smile", "heldout/smile", "heldout/smile_accuracy"} & set(row)  # nothing to be measured by
 
 
 def test_one_task_alone_trains(tmp_path, data):
@@ -211,24 +214,25 @@ def test_one_task_alone_trains(tmp_path, data):
     assert train_quietly(recipe, data, tmp_path)
     assert load_model(tmp_path / MODEL)[0].tasks == ("pose",)
     assert set(read_log(tmp_path)[0]) == {
-        *("epoch", "augmented/pose", "train/pose", "train/pose_accuracy", "heldout/pose", "heldout/pose_accuracy")
+        *("epoch", "augmented/pose", "labelled/pose"),
+        *("train/pose", "train/pose_accuracy", "heldout/pose", "heldout/pose_accuracy"),
     }
 
 
 def test_a_share_of_the_faces_is_the_same_for_every_seed(folder, faces):
     halves = [tiny_data(tiny_recipe(fraction=0.5, seed=seed), faces, folder / "cache") for seed in (0, 1)]
-    assert [len(half.train) for half in halves] == [16, 16]
-    assert [len(half.heldout) for half in halves] == [8, 8]
-    np.testing.assert_array_equal(halves[0].train.points, halves[1].train.points)
+    assert [len(half.train["mtfl"]) for half in halves] == [16, 16]
+    assert [len(half.heldout["mtfl"]) for half in halves] == [8, 8]
+    np.testing.assert_array_equal(halves[0].train["mtfl"].points, halves[1].train["mtfl"].points)
 
 
 def test_shuffled_labels_are_the_same_labels_in_another_order(folder, faces, data):
     control = tiny_data(tiny_recipe(shuffled_labels=("pose",)), faces, folder / "cache")
-    pose, shuffled = data.train.labels["pose"], control.train.labels["pose"]
+    pose, shuffled = data.train["mtfl"].labels["pose"], control.train["mtfl"].labels["pose"]
     assert sorted(shuffled) == sorted(pose)
     assert (shuffled != pose).any()
-    np.testing.assert_array_equal(control.train.labels["smile"], data.train.labels["smile"])
-    np.testing.assert_array_equal(control.heldout.labels["pose"], data.heldout.labels["pose"])
+    np.testing.assert_array_equal(control.train["mtfl"].labels["smile"], data.train["mtfl"].labels["smile"])
+    np.testing.assert_array_equal(control.heldout["mtfl"].labels["pose"], data.heldout["mtfl"].labels["pose"])
 
 
 def test_data_that_does_not_fit_the_recipe_is_refused(tmp_path, faces):
@@ -236,13 +240,28 @@ def test_data_that_does_not_fit_the_recipe_is_refused(tmp_path, faces):
         return TrainingData.of(recipe, 1, tmp_path, train, heldout, progress=False)
 
     without_pose = [replace(face, labels={"smile": 0}) for face in faces]
-    with pytest.raises(ConfigError, match="the training data has 'mtfl5' points, the recipe asks for 'ibug68'"):
+    with pytest.raises(ConfigError, match=r"the training data has no labels for \['landmarks'\], it has .*mtfl5"):
         read(tiny_recipe(schema="ibug68"), faces, faces)
-    with pytest.raises(ConfigError, match=r"the held-out data has no labels for \['pose'\]: leave them out of tasks"):
+    with pytest.raises(ConfigError, match=r"the held-out data has no labels for \['pose'\], it has .*: leave them out"):
         read(tiny_recipe(tasks=("smile", "pose"), passes=1), faces, without_pose)
-    with pytest.raises(DataError, match="there are no training faces"):
+    with pytest.raises(ConfigError, match=r"no labels for \['angles'\], .* or add a data set that has them to mix"):
+        read(tiny_recipe(tasks=("smile", "angles"), passes=1), [replace(face, angles=None) for face in faces], faces)
+    with pytest.raises(DataError, match="there are no training faces in mtfl"):
         read(tiny_recipe(), [], faces)
-    with pytest.raises(DataError, match="there are no held-out faces"):
+    with pytest.raises(DataError, match="there are no held-out faces in mtfl"):
         read(tiny_recipe(), faces, [])
+    with pytest.raises(DataError, match="there are no held-out faces in genki4k"):
+        read(tiny_recipe(), faces, {"mtfl": faces, "genki4k": []})
+    with pytest.raises(DataError, match="there are no training faces in mtfl"):
+        read(tiny_recipe(), {"genki4k": faces}, faces)
     with pytest.raises(DataError, match="5 training faces do not fill one batch of 8"):
         read(tiny_recipe(), faces[:5], faces)
+
+
+def test_faces_of_which_none_has_all_points_are_learned_from_and_looked_at(tmp_path, folder, faces):
+    lost = [replace(face, points=np.where([[True], *[[False]] * 4], np.nan, face.points)) for face in faces]
+    recipe = tiny_recipe(epochs=1)
+    assert train_quietly(recipe, tiny_data(recipe, lost, folder / "cache"), tmp_path)
+    (row,) = read_log(tmp_path)
+    assert (row["heldout/nme"], row["labelled/landmarks"]) == ("nan", "32")
+    assert float(row["heldout/landmarks"]) > 0

@@ -11,21 +11,49 @@ from torch import nn
 
 from facemtl.errors import ModelError
 from facemtl.face import ATTRIBUTES
-from facemtl.landmarks import SCHEMAS
-from facemtl.models.face_model import Standardise
+from facemtl.models.face_model import LOGITS, Standardise
 from facemtl.models.factory import create_model
+from facemtl.models.files import load_model, save_model
+from facemtl.models.heads import DirectHead, HeatmapHead
 from facemtl.models.tcdcn import AbsTanh, LocallyConnected2d, tcdcn_eccv2014, tcdcn_tpami2016
+from facemtl.training.recipe import Recipe
 
-ALL_TASKS = ("landmarks", *ATTRIBUTES)
+ALL_TASKS = ("landmarks", "landmarks_ibug68", *ATTRIBUTES, "angles")
+GRIDNET = {"input_size": 33, "stem": 4, "widths": [6, 8], "depths": [1, 1], "neck": 4, "hidden": 12}
 # name, options, side and channels of the crop, width of the features
 BACKBONES = [
     ("tcdcn", {}, 40, 1, 100),
     ("tcdcn", {"shared_filters": False}, 40, 1, 100),
     ("tcdcn60", {}, 60, 1, 512),
+    ("gridnet", {}, 80, 3, 256 + 128),
+    ("gridnet", GRIDNET, 33, 3, 12 + 8),
     ("timm/test_efficientnet", {}, 64, 3, 256),
     ("timm/test_efficientnet", {"input_size": 96}, 96, 3, 256),
     ("timm/test_vit", {}, 64, 3, 64),
 ]
+TASKS = {"landmarks": ("landmarks",), "pose": ("pose",), "all": ALL_TASKS}
+# points head, uncertainty; which of them a backbone can have depends on its grid
+HEADS = [("direct", False), ("direct", True), ("simcc", False), ("simcc", True), ("heatmap", False), ("heatmap", True)]
+
+
+def networks():
+    """Every backbone with every head for every set of tasks: the heads of points only where there are points."""
+    for name, options, *sizes in BACKBONES:
+        for points_head, uncertainty in HEADS:
+            if points_head == "heatmap" and name != "gridnet":
+                continue
+            for key in TASKS if (points_head, uncertainty) == ("direct", False) else ("all",):
+                recipe = Recipe(
+                    name="some",
+                    backbone=name,
+                    backbone_options=options,
+                    tasks=TASKS[key],
+                    passes=1,
+                    points_head=points_head,
+                    uncertainty=uncertainty,
+                )
+                told = f"{name} {len(options)} {points_head}{' sigma' if uncertainty else ''} {key}"
+                yield pytest.param(recipe, *sizes, id=told)
 
 
 def crops(model, count: int = 3) -> torch.Tensor:
@@ -34,35 +62,71 @@ def crops(model, count: int = 3) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("schema", ["mtfl5", "ibug68"])
-@pytest.mark.parametrize("tasks", [("landmarks",), ("pose",), ALL_TASKS], ids=["landmarks", "pose", "all"])
-@pytest.mark.parametrize(("name", "options", "size", "channels", "features"), BACKBONES)
-def test_every_network_keeps_the_contract(name, options, size, channels, features, tasks, schema):
+@pytest.mark.parametrize(("recipe", "size", "channels", "features"), list(networks()))
+def test_every_network_keeps_the_contract(tmp_path, recipe, size, channels, features):
     torch.manual_seed(0)
-    model = create_model(name, tasks, schema, **options)
-    assert model.tasks == tasks
+    model = recipe.create_model()
+    assert model.tasks == recipe.tasks
     assert (model.backbone.input_size, model.backbone.channels, model.backbone.features) == (size, channels, features)
 
+    spec = recipe.spec(size, channels)
     images = crops(model)
     with torch.no_grad():
         outputs = model.eval()(images)
         alone = model(images[1:2])
-    assert tuple(outputs) == tasks
-    for task, output in outputs.items():
-        shape = (3, len(SCHEMAS[schema]), 2) if task == "landmarks" else (3, len(ATTRIBUTES[task]))
-        assert output.shape == shape
-        assert output.dtype == torch.float32
+    assert {name: tuple(output.shape[1:]) for name, output in outputs.items()} == spec.outputs()
+    assert tuple(outputs) == tuple(spec.outputs())
+    for name, output in outputs.items():
+        assert (len(output), output.dtype) == (3, torch.float32)
         assert output.isfinite().all()
-        torch.testing.assert_close(alone[task], output[1:2], rtol=1e-4, atol=1e-5)  # a face does not see its neighbours
+        torch.testing.assert_close(alone[name], output[1:2], rtol=1e-4, atol=1e-5)  # a face does not see its neighbours
+
+    save_model(tmp_path / "model.safetensors", model, spec)
+    kept, kept_spec = load_model(tmp_path / "model.safetensors")
+    assert kept_spec == spec
+    with torch.no_grad():
+        for name, output in kept(images).items():
+            assert torch.equal(output, outputs[name])
 
     before = {key: value.clone() for key, value in model.named_parameters()}
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    sum(output.square().sum() for output in model.train()(images).values()).backward()
+    trained = model.train()(images)
+    assert set(trained) - set(outputs) == (
+        {LOGITS} if "landmarks" in recipe.tasks and recipe.points_head == "simcc" else set()
+    )
+    sum(output.square().sum() for output in trained.values()).backward()
+    for key, value in model.named_parameters():
+        assert value.grad is not None, key
     optimiser.step()
     for key, value in model.named_parameters():
         assert value.isfinite().all(), key
         if key.endswith("weight"):  # a bias before a normalisation has no effect, so it has no gradient
             assert not torch.equal(value, before[key]), key
+
+
+def test_the_main_points_may_have_another_schema():
+    model = create_model("tcdcn", ("landmarks_mtfl5", "landmarks"), "ibug68", uncertainty=True).eval()
+    outputs = model(crops(model))
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {
+        "landmarks_mtfl5": (3, 5, 2),
+        "landmarks": (3, 68, 2),
+        "landmark_sigma": (3, 68),
+    }
+
+
+def test_further_points_are_regressed_and_have_no_deviation():
+    model = create_model("gridnet", ALL_TASKS, points_head="heatmap", uncertainty=True, **GRIDNET)
+    assert isinstance(model.heads["landmarks"], HeatmapHead)
+    assert isinstance(model.heads["landmarks_ibug68"], DirectHead)
+    assert set(model(crops(model))) == {*ALL_TASKS, "landmark_sigma"}
+
+
+def test_dropout_is_of_attributes_alone():
+    torch.manual_seed(0)
+    model = create_model("tcdcn", ALL_TASKS, uncertainty=True, dropout=0.5)
+    first, second = (model.train()(crops(model)) for _ in range(2))
+    differ = {name for name, output in first.items() if not torch.equal(output, second[name])}
+    assert differ == set(ATTRIBUTES)
 
 
 def test_a_single_task_network_is_the_multi_task_network_with_fewer_heads():
@@ -211,13 +275,26 @@ def test_published_weights_are_loaded_where_they_are_in_the_cache(tmp_path, monk
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("vgg", ["smile"]), {}, "unknown backbone 'vgg'; known: tcdcn, tcdcn60, timm/<any timm model>"),
+        (("vgg", ["smile"]), {}, "unknown backbone 'vgg'; known: tcdcn, tcdcn60, gridnet, timm/<any timm model>"),
         (("timm/test_vitt", ["smile"]), {}, "timm has no model 'test_vitt'; near it: .*test_vit"),
         (("timm/test_vit", ["smile"]), {"input_size": 50}, "test_vit cannot be built for 50 x 50 crops"),
         (("tcdcn", ["smile"]), {"input_size": 96}, "'tcdcn' does not take these options"),
         (("tcdcn", []), {}, "tasks must be one or more"),
         (("tcdcn", ["smile", "smile"]), {}, "each once"),
-        (("tcdcn", ["hat"]), {}, "of landmarks, glasses, smile, gender, pose, age; got \\['hat'\\]"),
+        (
+            ("tcdcn", ["hat"]),
+            {},
+            "of landmarks, landmarks_ibug68, glasses, smile, gender, pose, age, angles; got \\['hat'\\]",
+        ),
+        (("tcdcn", ["landmarks", "landmarks_mtfl5"]), {}, "tasks must be one or more, each once, of"),
+        (("tcdcn", ["smile"]), {"points_head": "wing"}, "unknown points head 'wing'; known: direct, simcc, heatmap"),
+        (
+            ("tcdcn", ["smile"]),
+            {"points_head": "heatmap"},
+            "'heatmap' reads a grid, which backbone 'tcdcn' does not give",
+        ),
+        (("timm/test_vit", ["landmarks"]), {"points_head": "heatmap"}, "backbone 'timm/test_vit' does not give"),
+        (("gridnet", ["smile"]), {"side": 80}, "'gridnet' does not take these options"),
         (("tcdcn", ["smile"], "wflw"), {}, "unknown landmark schema 'wflw'; known: mtfl5, ibug68"),
     ],
 )

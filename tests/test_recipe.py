@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from facemtl.errors import ConfigError
+from facemtl.models.heads import HeatmapHead
+from facemtl.training.comparison import read_comparison
 from facemtl.training.recipe import Recipe, parse_settings, read_recipe, recipe_from_dict
+from facemtl.weights import ModelSpec
 
 RECIPES = Path(__file__).parent.parent / "tools" / "recipes"
 
@@ -136,19 +139,27 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
     ("line", "expected"),
     [
         ('name = " "', "a name"),
-        ("tasks = []", "some of landmarks, glasses"),
-        ('tasks = ["landmark"]', "some of landmarks, glasses"),
+        ("tasks = []", "some of landmarks, landmarks_ibug68, glasses, smile, gender, pose, age, angles"),
+        ('tasks = ["landmark"]', "some of landmarks, landmarks_ibug68, glasses"),
+        ('tasks = ["landmarks_mtfl5"]', "some of landmarks, landmarks_ibug68, glasses"),
+        ('data = "mtfl6"', "one of mtfl, udacity68, genki4k, utkface"),
+        ("mix = {genki4k = 1.0}", "shares over 0 of mtfl and others of"),
+        ("mix = {mtfl = 1.0, celeba = 0.5}", "shares over 0 of mtfl and others of mtfl, udacity68"),
+        ("mix = {mtfl = 1.0, genki4k = 0.0}", "shares over 0"),
+        ('points_head = "wing"', "one of direct, simcc, heatmap"),
         ('shuffled_labels = ["landmarks"]', "some of glasses"),
         ("weights = {hat = 1.0}", "keys of landmarks"),
+        ("weights = {landmarks_mtfl5 = 1.0}", "landmark_sigma, landmarks_logits, values at least 0"),
         ("weights = {pose = -1.0}", "at least 0"),
         ("stop_importance = {landmarks = 1.0}", "keys of glasses"),
         ("stop_importance = {pose = 0.0}", "over 0"),
         ('schema = "wflw"', "one of mtfl5, ibug68"),
-        ('backbone = "vgg"', "one of tcdcn, tcdcn60, timm/<name>"),
-        ('points_loss = "l1"', "one of squared, smooth_l1"),
+        ('backbone = "vgg"', "one of tcdcn, tcdcn60, gridnet, timm/<name>"),
+        ('points_loss = "l2"', "one of squared, smooth_l1, l1, wing, soft_wing"),
         ('optimiser = "adam"', "one of adamw, sgd"),
         ("fraction = 0", "over 0, at most 1"),
         ("fraction = 1.1", "over 0, at most 1"),
+        ("dropout = 1", "at least 0, under 1"),
         ("ema = 1", "at least 0, under 1"),
         ("ema = -0.1", "at least 0, under 1"),
         ("passes = 0", "1, or more with landmarks"),
@@ -166,6 +177,9 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
         ("refined = 2", "from 0 to 1"),
         ("mirror = -0.1", "from 0 to 1"),
         ("pixels = 1.5", "from 0 to 1"),
+        ("balance = 1.5", "from 0 to 1"),
+        ("lesson = -0.5", "from 0 to 1"),
+        ("smoothing = 2", "from 0 to 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_what_is_expected(tmp_path, line, expected):
@@ -174,13 +188,15 @@ def test_a_value_out_of_range_is_refused_with_what_is_expected(tmp_path, line, e
         read_recipe(write(tmp_path, line))
 
 
-def test_a_second_pass_and_early_stopping_need_landmarks():
+def test_a_second_pass_early_stopping_and_deviations_need_landmarks():
     values = {"name": "x", "tasks": ["smile"]}
     assert recipe_from_dict({**values, "passes": 1}).passes == 1
     with pytest.raises(ConfigError, match="passes = 2, expected 1, or more with landmarks"):
         recipe_from_dict({**values, "passes": 2})
     with pytest.raises(ConfigError, match="early_stopping = True, expected false where landmarks"):
         recipe_from_dict({**values, "passes": 1, "early_stopping": True})
+    with pytest.raises(ConfigError, match="uncertainty = True, expected false where landmarks"):
+        recipe_from_dict({**values, "passes": 1, "uncertainty": True})
 
 
 def test_a_recipe_needs_a_name():
@@ -207,6 +223,8 @@ def test_plain_values_make_the_same_recipe_again_also_through_json():
         backbone_options={"shared_filters": False},
         learning_rate=1e-3,
         early_stopping=True,
+        mix={"mtfl": 0.5, "genki4k": 0.5},
+        teachers=("one.safetensors", "two.safetensors"),
     )
     values = recipe.to_dict()
     assert set(values) == {f.name for f in fields(Recipe)}
@@ -215,16 +233,63 @@ def test_plain_values_make_the_same_recipe_again_also_through_json():
 
 
 def test_the_spec_describes_the_model_of_the_recipe():
-    recipe = Recipe(name="x", tasks=("pose", "landmarks"), crop_scale=1.3, passes=3, flip=False)
+    recipe = Recipe(
+        name="x",
+        tasks=("pose", "landmarks", "angles", "landmarks_ibug68"),
+        crop_scale=1.3,
+        passes=3,
+        flip=False,
+        points_head="simcc",
+        uncertainty=True,
+    )
     spec = recipe.spec(input_size=40, channels=1)
-    assert (spec.name, spec.backbone, spec.schema, spec.tasks) == ("x", "tcdcn", "mtfl5", ("pose", "landmarks"))
+    assert (spec.name, spec.backbone, spec.schema, spec.tasks) == ("x", "tcdcn", "mtfl5", recipe.tasks)
     assert spec.attributes == {"pose": ("left_profile", "left", "frontal", "right", "right_profile")}
     assert (spec.input_size, spec.channels, spec.crop_scale, spec.passes, spec.flip) == (40, 1, 1.3, 3, False)
+    assert (spec.points_head, spec.uncertainty) == ("simcc", True)
+    assert ModelSpec.from_json(spec.to_json(), "x") == spec
 
 
-SINGLE = [p for p in sorted(RECIPES.glob("*.toml")) if "methods" not in tomllib.loads(p.read_text())]
+def test_the_network_and_the_crops_are_those_of_the_recipe():
+    options = {"input_size": 32, "stem": 4, "widths": [6, 8], "depths": [1, 1], "neck": 4, "hidden": 8}
+    recipe = Recipe(
+        name="x",
+        backbone="gridnet",
+        backbone_options=options,
+        tasks=("landmarks", "smile", "angles"),
+        points_head="heatmap",
+        uncertainty=True,
+        dropout=0.3,
+        crop_scale=1.4,
+        refined=0.1,
+        mirror=0.2,
+        pixels=0.3,
+    )
+    model = recipe.create_model()
+    assert model.tasks == recipe.tasks
+    assert (model.backbone.input_size, model.backbone.features) == (32, 16)
+    assert isinstance(model.heads["landmarks"], HeatmapHead)
+    assert model.heads["landmarks"].uncertainty
+    assert model.heads["smile"].dropout == 0.3
+    crops = recipe.augmentation(32, 3)
+    assert (crops.size, crops.crop_scale, crops.schema) == (32, 1.4, "mtfl5")
+    assert (crops.refined, crops.mirror, crops.pixels) == (0.1, 0.2, 0.3)
+
+
+FILES = sorted(RECIPES.glob("*.toml"))
+SINGLE = [path for path in FILES if "methods" not in tomllib.loads(path.read_text())]
 
 
 @pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.name)
-def test_every_shipped_recipe_can_be_read(path):
-    assert read_recipe(path).name == path.stem
+def test_every_shipped_recipe_can_be_read_and_its_network_built(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    model = recipe.create_model()
+    spec = recipe.spec(model.backbone.input_size, model.backbone.channels)
+    assert ModelSpec.from_json(spec.to_json(), path) == spec
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in SINGLE], ids=lambda path: path.name)
+def test_every_shipped_comparison_can_be_read_and_its_networks_built(path):
+    for recipe in read_comparison(path).methods.values():
+        assert recipe.create_model().tasks == recipe.tasks

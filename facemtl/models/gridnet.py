@@ -102,8 +102,8 @@ class GridNet(nn.Module):
 
 def fuse(model: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode whose blocks are single convolutions; it computes the same."""
-    fused = copy.deepcopy(model).eval()
+    fused = copy.deepcopy(model)
     for module in fused.modules():
         if isinstance(module, ConvBlock):
             module.fuse()
-    return fused
+    return fused.eval()

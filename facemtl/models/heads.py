@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 SPAN = 0.7  # the heads that choose among places know those from -SPAN to SPAN: points may lie outside of the crop
 BINS = 140  # places along an axis (SimCC)
-CELLS = 4  # heat map cells along an axis for each of the grid
 SMALLEST = 1e-3  # standard deviation in crop sides: a tenth of a pixel
 DEGREES = 30.0  # an output of 1 of the angles' last layer
 

@@ -77,7 +77,8 @@ class TrainingData:
         progress: bool = True,
     ) -> TrainingData:
         """The same from samples (a list is the main set), of which the recipe may use a share and shuffle labels."""
-        train, heldout = (part if isinstance(part, Mapping) else {recipe.data: part} for part in (train, heldout))
+        sets = (part if isinstance(part, Mapping) else {recipe.data: part} for part in (train, heldout))
+        train, heldout = ({recipe.data: [], **part} for part in sets)  # the main set first
         for part, sets in (("training", train), ("held-out", heldout)):
             _check_labels(recipe, part, sets)
 
@@ -282,18 +283,23 @@ class Run:
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
         errors = {name: self._look(batch) for name, batch in self.looked_at.items()}
-        lost = [key for name, figures in errors.items() for key, value in figures.items() if not math.isfinite(value)]
+        # Of the losses alone: where no face of a set has all its points, the NME is not a number.
+        outputs = {*self.recipe.tasks, SIGMA}
+        lost = {name for part in errors.values() for name in outputs & part.keys() if not math.isfinite(part[name])}
         if lost:
             raise ConfigError(
-                f"step {state.step}: {', '.join(sorted(set(lost)))} is not finite: lower learning_rate, in a new --out"
+                f"step {state.step}: the loss of {', '.join(sorted(lost))} is not finite: lower learning_rate, in a "
+                "new --out"
             )
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
         row |= {f"augmented/{name}": total / steps for name, total in state.sums.items()}
         row |= {f"labelled/{task}": count for task, count in state.labelled.items()}
         row |= {f"{name}/{key}": value for name, figures in errors.items() for key, value in figures.items()}
         if state.stopper:
-            auxiliary = [task for task in self.recipe.tasks if task != "landmarks"]
-            state.stopper.update(*({t: errors[name][t] for t in auxiliary} for name in ("train", "heldout")))
+            auxiliary = [task for task in self.recipe.tasks if task != POINTS]
+            # A task that the main set does not label cannot be judged: it stays.
+            judged = [task for task in auxiliary if task in errors["train"] and task in errors["heldout"]]
+            state.stopper.update(*({t: errors[name][t] for t in judged} for name in ("train", "heldout")))
             row |= {f"stopped/{task}": state.stopper.stopped.get(task, 0) for task in auxiliary}
         state.sums, state.labelled = {}, {}
         state.history.append(row)

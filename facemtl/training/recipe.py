@@ -117,6 +117,10 @@ class Recipe:
             ),
             "tasks": (bool(self.tasks) and set(self.tasks) <= set(known), f"some of {', '.join(known)}"),
             "points_head": (self.points_head in POINT_HEADS, f"one of {', '.join(POINT_HEADS)}"),
+            "uncertainty": (
+                not self.uncertainty or POINTS in self.tasks,
+                "false where landmarks are not among the tasks",
+            ),
             "shuffled_labels": (set(self.shuffled_labels) <= set(ATTRIBUTES), f"some of {', '.join(ATTRIBUTES)}"),
             "weights": (
                 set(self.weights) <= set(weighed) and all(v >= 0 for v in self.weights.values()),
