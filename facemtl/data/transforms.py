@@ -107,7 +107,7 @@ class Augmentation:
         Returns:
             image uint8 (S, S) or (S, S, 3); its targets, as far as the set has labels; those of the teacher.
         """
-        matrix = self._sample(rng, cache.box, SCHEMAS[cache.schema].to_five(cache.points[row]))
+        matrix, targets, taught = self.draw(cache, row, rng)
         image = warp_crop(cache.patches[row], matrix, self.size)
         if rng.random() < self.pixels:
             # A seed for each step: Compose would give all of them the same one, and they would strike together or not
@@ -116,9 +116,18 @@ class Augmentation:
             for step, seed in zip(steps, rng.integers(2**31, size=len(steps)).tolist(), strict=True):
                 step.set_random_seed(seed)
             image = self._disturb(image=image)["image"]
+        return image, targets, taught
+
+    def draw(self, cache: CropCache, row: int, rng: np.random.Generator) -> tuple[np.ndarray, Targets, Targets]:
+        """Where a random crop of one patch lies, to be cut elsewhere (:mod:`facemtl.data.device_transforms`).
+
+        Returns:
+            matrix (2, 3) float64, crop -> patch index coordinates; targets and teacher's targets of the crop.
+        """
+        matrix = self._sample(rng, cache.box, SCHEMAS[cache.schema].to_five(cache.points[row]))
         taught = {task: values[row] for task, values in cache.taught.items()}
         return (
-            image,
+            matrix,
             moved_targets(labelled_targets(cache, row, self.schema), matrix, self.size, self.schema),
             moved_targets(taught, matrix, self.size, self.schema),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -26,32 +26,42 @@ class Batch:
     """N crops and what to say of them.
 
     Attributes:
-        images: uint8 (N, C, S, S).
+        images: uint8 (N, C, S, S); None where the device that trains cuts them, by ``rows`` and ``matrices``.
         targets: task -> labels of the data sets, see :mod:`facemtl.data.targets`.
         taught: task -> a teacher's targets; empty without one.
+        rows: int64 (N,) patches to cut from, counted through all sets; None with ``images``.
+        matrices: float32 (N, 2, 3), crop -> patch; None with ``images``.
     """
 
-    images: Tensor
+    images: Tensor | None
     targets: dict[str, Tensor]
     taught: dict[str, Tensor] = field(default_factory=dict)
+    rows: Tensor | None = None
+    matrices: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        targets, taught = (
-            {task: values.to(device, non_blocking=True) for task, values in part.items()}
-            for part in (self.targets, self.taught)
-        )
-        return Batch(self.images.to(device, non_blocking=True), targets, taught)
+        """The batch on a device; returns before it has arrived where it was pinned."""
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU can fetch from by itself; the loader calls this."""
+        return self._each(Tensor.pin_memory)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Parts of at most ``size`` crops."""
-        for first in range(0, len(self.images), size):
-            rows = slice(first, first + size)
-            yield Batch(
-                self.images[rows],
-                {task: values[rows] for task, values in self.targets.items()},
-                {task: values[rows] for task, values in self.taught.items()},
-            )
+        count = len(self.rows if self.images is None else self.images)
+        for first in range(0, count, size):
+            part = slice(first, first + size)
+            yield self._each(lambda values, part=part: values[part])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        images, rows, matrices = (
+            None if values is None else change(values) for values in (self.images, self.rows, self.matrices)
+        )
+        targets, taught = (
+            {task: change(values) for task, values in part.items()} for part in (self.targets, self.taught)
+        )
+        return Batch(images, targets, taught, rows, matrices)
 
 
 def stack_targets(faces: Sequence[Targets], tasks: Sequence[str], schema: str, taught: bool = False) -> dict:
@@ -62,10 +72,10 @@ def stack_targets(faces: Sequence[Targets], tasks: Sequence[str], schema: str, t
     }
 
 
-def known_faces(targets: Tensor) -> int:
-    """How many faces of (N, ...) targets have any label."""
+def known_faces(targets: Tensor) -> Tensor:
+    """How many faces of (N, ...) targets have any label: a whole number without dimensions, on their device."""
     known = torch.isfinite(targets) if targets.is_floating_point() else targets != MISSING
-    return int(known.reshape(len(targets), -1).any(dim=1).sum())
+    return known.reshape(len(targets), -1).any(dim=1).sum()
 
 
 def plain_batch(cache: CropCache, tasks: Sequence[str], size: int, crop_scale: float, schema: str) -> Batch:
@@ -100,6 +110,7 @@ class StepDataset(Dataset):
         mix: data set -> its share of the crops, relative to the others'; 1 where not named. An epoch shows the main
             set once, however many faces of the others that means.
         balance: of the classes of pose in every set that has them, see :func:`balanced_rows`.
+        cut: whether to cut the crops, or only to say where they lie.
     """
 
     def __init__(
@@ -111,12 +122,15 @@ class StepDataset(Dataset):
         seed: int,
         mix: Mapping[str, float] | None = None,
         balance: float = 0.0,
+        cut: bool = True,
     ) -> None:
         self.caches = list(caches.values())
         self.augmentation = augmentation
+        self.cut = cut
         self.tasks = tuple(tasks)
         self.batch_size = batch_size
         self.seed = seed
+        self._starts = np.cumsum([0, *map(len, self.caches)])  # of the sets, where rows are counted through all
         self._rows = [balanced_rows(cache, balance) for cache in self.caches]
         shares = np.array([(mix or {}).get(name, 1.0) for name in caches])
         self._counts = np.rint(len(self._rows[0]) * shares / shares[0]).astype(int)
@@ -146,17 +160,18 @@ class StepDataset(Dataset):
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self.batch_size
         rng = np.random.default_rng((self.seed, step))
-        chosen = self._epoch_order(epoch)[first : first + self.batch_size].tolist()
-        images, targets, taught = zip(
-            *(self.augmentation(self.caches[number], row, rng) for number, row in chosen), strict=True
+        chosen = self._epoch_order(epoch)[first : first + self.batch_size]
+        make = self.augmentation if self.cut else self.augmentation.draw
+        crops, targets, taught = zip(
+            *(make(self.caches[number], row, rng) for number, row in chosen.tolist()), strict=True
         )
         schema = self.augmentation.schema
         lessons = [task for task in self.tasks if any(task in face for face in taught)]
-        return Batch(
-            torch.from_numpy(to_nchw(np.stack(images))),
-            stack_targets(targets, self.tasks, schema),
-            stack_targets(taught, lessons, schema, taught=True),
-        )
+        labels = stack_targets(targets, self.tasks, schema), stack_targets(taught, lessons, schema, taught=True)
+        if self.cut:
+            return Batch(torch.from_numpy(to_nchw(np.stack(crops))), *labels)
+        rows = self._starts[chosen[:, 0]] + chosen[:, 1]
+        return Batch(None, *labels, torch.from_numpy(rows), torch.from_numpy(np.stack(crops)).float())
 
 
 def _start_worker(_: int) -> None:
@@ -165,8 +180,8 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides when to stop
 
 
-def batch_loader(dataset: StepDataset, first: int, last: int, workers: int) -> DataLoader:
-    """Batches of the steps ``first`` to ``last - 1``, in order."""
+def batch_loader(dataset: StepDataset, first: int, last: int, workers: int, pin: bool = False) -> DataLoader:
+    """Batches of the steps ``first`` to ``last - 1``, in order; in pinned memory for a GPU, if wanted."""
     return DataLoader(
         dataset,
         batch_size=None,
@@ -174,4 +189,5 @@ def batch_loader(dataset: StepDataset, first: int, last: int, workers: int) -> D
         num_workers=workers,
         worker_init_fn=_start_worker,
         prefetch_factor=8 if workers else None,
+        pin_memory=pin,
     )

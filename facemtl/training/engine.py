@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from facemtl.data.cache import CropCache, build_cache
+from facemtl.data.device_transforms import DeviceAugmentation
 from facemtl.data.sample import FaceSample
 from facemtl.data.sets import data_root, read_split
 from facemtl.errors import ConfigError, DataError, OutputError
@@ -196,7 +197,13 @@ class Run:
             recipe.seed,
             recipe.mix,
             recipe.balance,
+            cut=recipe.augment_on == "workers",
         )
+        self.augment: DeviceAugmentation | None = None
+        if recipe.augment_on == "device":
+            self.augment = DeviceAugmentation(
+                self.dataset.caches, self.size, recipe.crop_scale, recipe.pixels, recipe.seed, device
+            )
         self.steps = recipe.epochs * self.dataset.steps_per_epoch
         stopper = TaskStopper(recipe.stop_k, recipe.stop_threshold, dict(recipe.stop_importance))
         self.progress = Progress(stopper=stopper if recipe.early_stopping else None)
@@ -212,7 +219,7 @@ class Run:
     def loop(self, show: bool, max_steps: int | None) -> None:
         state, per_epoch = self.progress, self.dataset.steps_per_epoch
         last = self.steps if max_steps is None else min(max_steps, self.steps)
-        loader = batch_loader(self.dataset, state.step, last, self.recipe.workers)
+        loader = batch_loader(self.dataset, state.step, last, self.recipe.workers, pin=self.device.type == "cuda")
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(state.history) + 1)
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
@@ -221,6 +228,7 @@ class Run:
                 self.step(batch.to(self.device))
                 bar.update()
                 if state.step % per_epoch == 0:
+                    self._fetch_sums()  # waits for the device, so that the epoch's time is its own
                     seconds, done = time.perf_counter() - started, state.step - since
                     row = self._finish_epoch(done * self.recipe.batch_size / seconds)
                     for key, value in row.items():
@@ -237,23 +245,34 @@ class Run:
                 )
 
     def save(self) -> None:
+        self._fetch_sums()
         save_checkpoint(
             self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, self.model, self.average, self.optimiser
         )
 
     def step(self, batch: Batch) -> None:
+        """One step, which on a GPU is ordered and not waited for: nothing here may read a value from the device."""
         recipe, state = self.recipe, self.progress
         warmup = round(recipe.warmup_epochs * self.dataset.steps_per_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
         # Dropout too is a function of seed and step; torch's generator takes 32 bits.
         torch.manual_seed(int(np.random.SeedSequence((recipe.seed, state.step)).generate_state(1)[0]))
+        self.backward(self.images(batch), batch)
+        self.update()
+
+    def images(self, batch: Batch) -> torch.Tensor:
+        """The crops uint8 (N, C, S, S) of a batch, cut here if nobody did."""
+        return self.augment(batch.rows, batch.matrices, self.progress.step) if batch.images is None else batch.images
+
+    def backward(self, images: torch.Tensor, batch: Batch) -> None:
+        """Forward and backward pass: leaves gradients, and counts what the log says of the epoch."""
+        recipe, state = self.recipe, self.progress
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            outputs = self.model(batch.images)
+            outputs = self.model(images)
         outputs = {name: output.float() for name, output in outputs.items()}
         losses = self._losses(outputs, batch.targets)
-        labelled = {task: known_faces(batch.targets[task]) for task in recipe.tasks}
         total = self._weighed(losses)
         if batch.taught:
             # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
@@ -263,14 +282,24 @@ class Run:
             total = (1 - recipe.lesson) * total + recipe.lesson * self._weighed(lessons)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.optimiser.step()
-        with torch.no_grad():
-            update_average(self.average.state_dict().values(), self.model.state_dict().values(), recipe.ema, state.step)
-        state.step += 1
         for name, value in losses.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value.item()
-        for task, count in labelled.items():
-            state.labelled[task] = state.labelled.get(task, 0) + count
+            state.sums[name] = state.sums.get(name, 0.0) + value.detach().double()
+        for task in recipe.tasks:
+            state.labelled[task] = state.labelled.get(task, 0) + known_faces(batch.targets[task])
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the parameters along their gradients, and the average after them."""
+        self.optimiser.step()
+        average, current = self.average.state_dict().values(), self.model.state_dict().values()
+        update_average(average, current, self.recipe.ema, self.progress.step)
+        self.progress.step += 1
+
+    def _fetch_sums(self) -> None:
+        """What the steps summed up on the device, as numbers."""
+        state = self.progress
+        state.sums = {name: float(total) for name, total in state.sums.items()}
+        state.labelled = {task: int(count) for task, count in state.labelled.items()}
 
     def _losses(self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         recipe = self.recipe

@@ -20,6 +20,7 @@ from facemtl.training.losses import POINT_LOSSES
 from facemtl.training.optimisers import OPTIMISERS
 from facemtl.weights import SIGMA, ModelSpec
 
+AUGMENT_ON = ("workers", "device")
 SHARES = ("balance", "lesson", "smoothing", "refined", "mirror", "pixels")
 
 
@@ -42,6 +43,8 @@ class Recipe:
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
         refined, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
+        augment_on: ``workers`` cut and disturb the crops, or the ``device`` that trains
+            (:mod:`facemtl.data.device_transforms`): what a GPU needs to be kept busy.
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
         eye_scaled: points count relative to each face's inter-ocular distance, as the error measure has it.
         smoothing: share of a class label's probability that is spread over all classes.
@@ -81,6 +84,7 @@ class Recipe:
     refined: float = 0.5
     mirror: float = 0.5
     pixels: float = 0.5
+    augment_on: str = "workers"
     points_loss: str = "squared"
     eye_scaled: bool = False
     smoothing: float = 0.0
@@ -135,6 +139,7 @@ class Recipe:
                 self.backbone in BACKBONES or self.backbone.startswith(TIMM_PREFIX),
                 f"one of {', '.join(BACKBONES)}, {TIMM_PREFIX}<name>",
             ),
+            "augment_on": (self.augment_on in AUGMENT_ON, f"one of {', '.join(AUGMENT_ON)}"),
             "points_loss": (self.points_loss in POINT_LOSSES, f"one of {', '.join(POINT_LOSSES)}"),
             "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
             "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
