@@ -160,6 +160,17 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_not_touched(tmp_pa
     assert results(out) == results(finished)
 
 
+def test_a_checkpoint_older_than_a_key_of_recipes_continues(tmp_path, finished, data):
+    train_quietly(tiny_recipe(), data, tmp_path, max_steps=3)
+    path = tmp_path / CHECKPOINT
+    whole, tensors = path.read_bytes(), load_file(path)
+    state = json.loads(json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]["facemtl"])
+    del state["recipe"]["augment_on"]
+    save_file(tensors, path, {"facemtl": json.dumps(state)})
+    assert train_quietly(tiny_recipe(), data, tmp_path)
+    assert results(tmp_path) == results(finished)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut short", "something else", "no state", "other network"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, finished, data, damage):
     path = tmp_path / CHECKPOINT

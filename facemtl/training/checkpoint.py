@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_parameters, read_tensors, write_tensors
 from facemtl.training.early_stopping import TaskStopper
+from facemtl.training.recipe import recipe_from_dict
 
 
 @dataclass(slots=True)
@@ -22,15 +23,15 @@ class Progress:
     Attributes:
         step: steps done.
         history: one row of figures per finished epoch.
-        sums: output -> loss summed over the steps of the unfinished epoch.
-        labelled: task -> crops with a label for it in the unfinished epoch.
+        sums: output -> loss summed over the steps of the unfinished epoch; while steps run, a tensor on their device.
+        labelled: task -> crops with a label for it in the unfinished epoch; likewise.
         stopper: of the auxiliary tasks, or None.
     """
 
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    labelled: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, float | Tensor] = field(default_factory=dict)
+    labelled: dict[str, int | Tensor] = field(default_factory=dict)
     stopper: TaskStopper | None = None
 
 
@@ -62,7 +63,8 @@ def load_checkpoint(
         values = dict(saved["progress"])
         stopper = values.pop("stopper")
         progress = Progress(**values, stopper=None if stopper is None else TaskStopper(**stopper))
-        trained_with = dict(saved["recipe"])
+        # A key that is newer than the checkpoint had the effect of its default.
+        trained_with = recipe_from_dict(saved["recipe"]).to_dict()
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a checkpoint of this version: {error}") from None
     # Workers change how fast batches come, not what is in them.
