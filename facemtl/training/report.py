@@ -84,7 +84,7 @@ def _slice_lines(results: dict[str, Any]) -> list[str]:
                 f"{_number(raw['failure_percent'], 1):>12}"
             )
         lines.append("")
-    tasks = list(results["all"]["attributes"])
+    tasks = [task for task, metrics in results["all"]["attributes"].items() if metrics["faces"]]
     if tasks and parts:
         lines.append(f"{'accuracy %':<37}{'faces':>7}" + "".join(f"{task:>10}" for task in tasks))
         for name, block in parts.items():
@@ -130,10 +130,11 @@ def _block_lines(name: str, block: dict[str, Any]) -> list[str]:
             lines.append(
                 f"  {angle:<14}{metrics['faces']:>7}" + "".join(f"{_number(figure):>10}" for figure in figures)
             )
-    if block["attributes"]:
+    attributes = {task: metrics for task, metrics in block["attributes"].items() if metrics["faces"]}
+    if attributes:
         heads = ("accuracy", "balanced", "F1", "AP", "ECE", "commonest")
         lines.append(f"  {'attribute, %':<14}{'faces':>7}" + "".join(f"{head:>10}" for head in heads))
-    for task, metrics in block["attributes"].items():
+    for task, metrics in attributes.items():
         keys = ("accuracy", "balanced_accuracy", "f1", "average_precision", "ece", "commonest")
         lines.append(f"  {task:<14}{metrics['faces']:>7}" + "".join(f"{_percent(metrics[key]):>10}" for key in keys))
     return lines
