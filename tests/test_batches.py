@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -153,6 +154,7 @@ def test_a_step_of_several_sets_is_the_same_in_another_order_and_another_process
     there = [mixed(SIZES, MIX)[step] for step in range(20)]
     steps = mixed(SIZES, MIX)
     back = [steps[step] for step in reversed(range(20))][::-1]
+    cv2.setNumThreads(1)  # as training does: a worker cannot leave threads that it has lost by forking
     elsewhere = list(batch_loader(mixed(SIZES, MIX), first=7, last=20, workers=1))
     for others, first in ((back, 0), (elsewhere, 7)):
         for one, other in zip(there[first:], others, strict=True):

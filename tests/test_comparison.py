@@ -17,6 +17,7 @@ from facemtl.data.sets import read_split
 from facemtl.errors import ConfigError, DataError
 from facemtl.face import ATTRIBUTES
 from facemtl.image import read_image
+from facemtl.models.files import save_model
 from facemtl.models.session import TorchSession
 from facemtl.predictor import Predictor
 from facemtl.training.comparison import (
@@ -52,6 +53,7 @@ passes = 1
 [methods."both shuffled"]
 shuffled_labels = ["smile"]
 """
+AGAINST = FILE.replace("[common]", 'against = "both"\n[common]')
 
 
 def written(folder: Path, text: str = FILE) -> Path:
@@ -129,6 +131,25 @@ def test_tasks_with_shuffled_labels_are_not_judged(comparison):
     assert comparison.judged_tasks("smile") == ("smile",)
 
 
+def test_points_and_attributes_of_the_main_set_are_judged_and_nothing_else(root, tmp_path):
+    recipe = Recipe("x", tasks=("landmarks", "landmarks_ibug68", "smile", "angles"), uncertainty=True)
+    assert Comparison("x", {"some": recipe}, (0,)).judged_tasks("some") == ("landmarks", "smile")
+    model = tmp_path / "model.safetensors"
+    save_model(model, recipe.create_model(), recipe.spec(40, 1))
+    samples = read_split("mtfl_layout", "test", root)
+    result = evaluate_run(model, samples, [read_image(s.image) for s in samples], [face_box(s) for s in samples])
+    assert {task: values.shape for task, values in result.errors.items()} == {"landmarks": (4,), "smile": (4,)}
+
+
+def test_all_methods_may_be_compared_with_one_of_them_as_far_as_it_goes(tmp_path):
+    one = read_comparison(written(tmp_path, AGAINST.replace('[methods.landmarks]\ntasks = ["landmarks"]\n', "")))
+    assert {one.baseline(task) for task in ("landmarks", "smile")} == {"both"}  # though smile has a method of its own
+    part = read_comparison(written(tmp_path, AGAINST.replace('"both"', '"both shuffled"', 1)))
+    assert (part.baseline("landmarks"), part.baseline("smile")) == ("both shuffled", "smile")
+    with pytest.raises(ConfigError, match=r"tasks = \['pose'\]: the single-task baseline is missing"):
+        read_comparison(written(tmp_path, AGAINST + '[methods.pose]\ntasks = ["landmarks", "pose"]\n'))
+
+
 def test_a_run_is_its_method_with_a_seed(comparison):
     recipe = comparison.run_recipe("both", 7)
     assert recipe == replace(comparison.methods["both"], seed=7, workers=0)
@@ -137,8 +158,13 @@ def test_a_run_is_its_method_with_a_seed(comparison):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[common]", "[commons]", "exactly the keys seeds, common, methods"),
-        ("seeds = [4, 7]", "", "exactly the keys seeds, common, methods"),
+        ("[common]", "[commons]", "must have the keys seeds, common, methods, and may have against"),
+        ("seeds = [4, 7]", "", "must have the keys seeds, common, methods, and may have against"),
+        (
+            "seeds = [4, 7]",
+            'seeds = [4, 7]\nagainst = "none"',
+            "against = 'none' is none of the methods both, landmarks",
+        ),
         ("seeds = [4, 7]", "seeds = []", "seeds must be a list"),
         ("seeds = [4, 7]", "seeds = 5", "seeds must be a list"),
         ("seeds = [4, 7]", "seeds = [0.5]", "seeds must be a list"),

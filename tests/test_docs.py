@@ -59,7 +59,11 @@ def test_the_guide_to_a_task_a_data_set_and_a_backbone(tmp_path, monkeypatch):
     names = run_blocks(GUIDE)
     assert list(names["found"].attributes["age"].probabilities) == ["child", "adult", "senior"]
     runs = {path.parent.name for path in (tmp_path / "runs").glob("*/model.safetensors")}
-    assert runs == {"utkface", "my_faces", "tiny"}
+    assert runs == {"utkface", "my_faces", "both", "tiny"}
+    with Path("runs/both/log.csv").open(newline="", encoding="utf-8") as file:
+        assert {"labelled/gender", "heldout_utkface/gender_accuracy", "heldout/nme"} <= set(
+            csv.DictReader(file).fieldnames
+        )
     parameters = sum(p.numel() for p in names["Tiny"]().parameters())
     assert f"{parameters:,} parameters" in (ROOT / GUIDE).read_text(encoding="utf-8")
 
@@ -76,7 +80,7 @@ def test_the_readme(tmp_path, monkeypatch):
 
 def test_examples_of_the_guide_are_short():
     blocks = python_blocks(GUIDE)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for line, code in blocks:
         assert code.count("\n") <= MOST_LINES, f"the example at line {line} of {GUIDE}"
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from facemtl.errors import ConfigError, ModelError
-from facemtl.models.factory import create_model
 from facemtl.models.files import load_model, save_model
 from facemtl.session import OnnxSession
 from facemtl.training.export import TOLERANCE, export_onnx
@@ -16,37 +15,55 @@ from facemtl.training.recipe import Recipe
 from facemtl.weights import METADATA_KEY, ModelSpec
 
 TASKS = ("landmarks", "glasses", "smile", "gender", "pose")
+EVERYTHING = ("landmarks", "landmarks_ibug68", *TASKS[1:], "angles")
+GRIDNET = {"input_size": 33, "stem": 4, "widths": [6, 8], "depths": [1, 1], "neck": 4, "hidden": 12}
 
 
-def write_model(path: Path, backbone: str = "tcdcn", schema: str = "mtfl5", **options) -> Path:
+def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None, **choices) -> Path:
     """An untrained model with all heads, whose outputs differ clearly from crop to crop."""
     torch.manual_seed(0)
-    recipe = Recipe(name="some", backbone=backbone, schema=schema, backbone_options=options, crop_scale=1.3)
-    model = create_model(backbone, TASKS, schema, **options)
-    for head in model.heads.parameters():
-        torch.nn.init.normal_(head)
+    values = {"name": "some", "tasks": TASKS, "crop_scale": 1.3, **choices}
+    recipe = Recipe(backbone=backbone, backbone_options=options or {}, **values)
+    model = recipe.create_model()
+    for parameter in model.heads.parameters():
+        torch.nn.init.normal_(parameter)
+    if recipe.uncertainty and recipe.points_head == "direct":
+        torch.nn.init.normal_(model.heads["landmarks"].spread.weight, std=0.5)  # within the limits of its exponential
+    for module in model.backbone.modules():
+        if backbone == "gridnet" and isinstance(module, torch.nn.BatchNorm2d):  # whose normalisation is folded
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     save_model(path, model, recipe.spec(model.backbone.input_size, model.backbone.channels))
     return path
 
 
 @pytest.mark.parametrize(
-    ("backbone", "schema", "options"),
+    ("backbone", "options", "choices"),
     [
-        ("tcdcn", "mtfl5", {}),
-        ("tcdcn", "mtfl5", {"shared_filters": False}),
-        ("tcdcn60", "ibug68", {}),
-        ("timm/test_efficientnet", "mtfl5", {"input_size": 48}),
-        ("timm/test_vit", "mtfl5", {}),
+        ("tcdcn", {}, {}),
+        ("tcdcn", {"shared_filters": False}, {}),
+        ("tcdcn60", {}, {"schema": "ibug68"}),
+        ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "dropout": 0.2}),
+        ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "points_head": "simcc"}),
+        ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "points_head": "heatmap"}),
+        ("timm/test_efficientnet", {"input_size": 48}, {}),
+        ("timm/test_vit", {}, {}),
     ],
+    ids=["tcdcn", "tcdcn local", "tcdcn60", "direct", "simcc", "heatmap", "efficientnet", "vit"],
 )
-def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, schema, options):
-    source = write_model(tmp_path / "model.safetensors", backbone, schema, **options)
+def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, options, choices):
+    source = write_model(tmp_path / "model.safetensors", backbone, options, **choices)
     target = tmp_path / "onnx" / "model.onnx"
     differences = export_onnx(source, target)
-    assert list(differences) == list(TASKS)
+    names = list(load_model(source)[1].outputs())
+    assert list(differences) == names
     assert max(differences.values()) <= TOLERANCE
     assert list(target.parent.iterdir()) == [target]  # one file, with its parameters inside
-    onnx.checker.check_model(onnx.load(target))
+    graph = onnx.load(target)
+    onnx.checker.check_model(graph)
+    if backbone == "gridnet":  # fused
+        kinds = [node.op_type for node in graph.graph.node]
+        assert (kinds.count("BatchNormalization"), kinds.count("Dropout")) == (0, 0)
 
     model, spec = load_model(source)
     session = OnnxSession(target)
@@ -56,7 +73,7 @@ def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, schem
         crops = rng.integers(0, 256, (count, spec.channels, spec.input_size, spec.input_size), dtype=np.uint8)
         with torch.inference_mode():
             expected = model(torch.from_numpy(crops))
-        for task, output in session.run(crops, TASKS).items():
+        for task, output in session.run(crops, names).items():
             assert output.dtype == np.float32
             np.testing.assert_allclose(output, expected[task].numpy(), rtol=0, atol=TOLERANCE, err_msg=task)
             assert count == 1 or output.std(axis=0).max() > 100 * TOLERANCE, task  # agreeing says something

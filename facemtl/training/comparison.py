@@ -232,10 +232,7 @@ def load_errors(comparison: Comparison, results: Path, split: str) -> dict[str, 
     faces = {len(values) for runs in loaded.values() for run in runs for values in run.values()}
     if len(faces) > 1:
         raise DataError(f"the {split} results in {results} are about {sorted(faces)} faces: they are of different data")
-    return {
-        name: {task: np.stack([run[task] for run in runs]) for task in runs[0]}
-        for name, runs in loaded.items()
-    }
+    return {name: {task: np.stack([run[task] for run in runs]) for task in runs[0]} for name, runs in loaded.items()}
 
 
 def training_data(recipe: Recipe, cache: Path, root: Path | None) -> TrainingData:
