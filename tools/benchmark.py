@@ -3,7 +3,7 @@
 
     python tools/benchmark.py                                        # the default model, one CPU thread
     python tools/benchmark.py tcdcn --threads 2
-    python tools/benchmark.py --training tools/recipes/tcdcn.toml    # loader alone, step alone, both
+    python tools/benchmark.py --training tools/recipes/tcdcn.toml    # where the time of a training goes
 
 Every figure is the median over rounds, with the fastest and slowest round beside it; all are measured in turn within
 one round, so that a machine whose speed drifts does not favour one of them. Faces are rendered: no data is needed.
@@ -12,12 +12,15 @@ one round, so that a machine whose speed drifts does not favour one of them. Fac
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +29,16 @@ from facemtl.predictor import Predictor
 from facemtl.session import OnnxSession
 from facemtl.weights import DEFAULT_MODEL, find_model
 
+if TYPE_CHECKING:
+    import torch
+
+    from facemtl.training.batches import Batch
+    from facemtl.training.engine import Run, TrainingData
+    from facemtl.training.recipe import Recipe
+
 ROUNDS = 9
+STEPS = 40  # of a training, in one round
+FACES = 256
 
 
 def in_turn(cases: dict[str, tuple[Callable[[], object], int]]) -> dict[str, list[float]]:
@@ -83,52 +95,132 @@ def benchmark_prediction(model: str, threads: int) -> None:
         print(f"  {middle:8.3f} ({low:.3f}, {high:.3f})  {name}")
 
 
-def benchmark_training(recipe_file: Path) -> None:
-    """Images a second of what a training does, on rendered faces."""
+def benchmark_training(recipe_file: Path, device_name: str) -> None:
+    """Images a second of a training and of its parts, for either place of augmentation; and what a step waits for."""
     import cv2
     import torch
 
-    from facemtl.data.synthetic import write_dataset
-    from facemtl.models.factory import create_model
-    from facemtl.training.batches import StepDataset, batch_loader
-    from facemtl.training.engine import Run, TrainingData
+    from facemtl.models.session import resolve_device
+    from facemtl.training.engine import Run
     from facemtl.training.recipe import read_recipe
 
+    device = resolve_device(device_name)
     cv2.setNumThreads(1)  # as a training does; also, OpenCV's thread pool does not survive the fork of the workers
-    recipe = read_recipe(recipe_file)
-    model = create_model(recipe.backbone, recipe.tasks, recipe.schema, **recipe.backbone_options)
+    # Rendered faces stand for all sets; teachers add to a step only losses of what they said.
+    recipe = replace(read_recipe(recipe_file), mix={}, teachers=(), init="")
+    torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:
-        samples = write_dataset(Path(folder), count=256, seed=0, size=150)
-        data = TrainingData.of(
-            recipe, model.backbone.channels, Path(folder) / "cache", samples, samples, progress=False
-        )
-        run = Run(recipe, data, Path(folder) / "run", torch.device("cpu"))
-        torch.set_num_threads(recipe.threads)
-        augmentation = recipe.augmentation(model.backbone.input_size, model.backbone.channels)
-        steps = 40
-        dataset = StepDataset(data.train, augmentation, recipe.batch_size, seed=0)
-        batch = dataset[0]
-
-        def load() -> None:
-            for step in range(steps):
-                dataset[step]
-
-        def both() -> None:
-            for made in batch_loader(dataset, 0, steps, recipe.workers):
-                run.step(made)
-
-        images = steps * recipe.batch_size
-        cases = {
-            "loader alone, one process": (load, images),
-            "step alone": (repeat(lambda: run.step(batch), steps), images),
-            f"both, {recipe.workers} worker(s) (their start included)": (both, images),
+        data = rendered_data(recipe, Path(folder))
+        runs = {
+            place: Run(replace(recipe, augment_on=place), data, Path(folder), device) for place in ("workers", "device")
         }
-        print(
-            f"{recipe.name}, {recipe.threads} thread(s), images a second: median (slowest, fastest) of {ROUNDS} rounds"
-        )
-        for name, values in in_turn(cases).items():
-            low, middle, high = (1 / f(values) for f in (max, statistics.median, min))
-            print(f"  {middle:8.0f} ({low:.0f}, {high:.0f})  {name}")
+        sent = {place: run.dataset[0].to(device) for place, run in runs.items()}
+
+        def finished(call: Callable[[], object]) -> Callable[[], None]:
+            def many() -> None:
+                repeat(call, STEPS)()
+                wait_for(device)
+
+            return many
+
+        cases = {
+            "drawing, cutting and disturbing, one worker": lambda: runs["workers"].dataset[1],
+            "drawing alone, one worker": lambda: runs["device"].dataset[1],
+            "cutting and disturbing on the device": lambda: runs["device"].images(sent["device"]),
+            "step alone, augmented by workers": lambda: runs["workers"].step(sent["workers"]),
+            "step alone, augmentation on the device in it": lambda: runs["device"].step(sent["device"]),
+        }
+        images = STEPS * recipe.batch_size
+        seconds = in_turn({name: (finished(call), images) for name, call in cases.items()})
+        parts: dict[str, list[dict[str, float]]] = {place: [] for place in runs}
+        for _ in range(ROUNDS):
+            for place, run in runs.items():
+                whole = f"training, augment_on = {place}, {recipe.workers} worker(s)"
+                seconds.setdefault(whole, []).append(time_steps(run) / images)
+                parts[place].append(time_parts(run))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{recipe.threads} CPU thread(s)"
+    print(f"{recipe.name} on {name}, batches of {recipe.batch_size}, median (slowest, fastest) of {ROUNDS} rounds")
+    print("images a second:")
+    for name, values in seconds.items():
+        low, middle, high = (1 / f(values) for f in (max, statistics.median, min))
+        print(f"  {middle:8.0f} ({low:.0f}, {high:.0f})  {name}")
+    for place, rounds in parts.items():
+        print(f"milliseconds of a step, augment_on = {place}, every part waited for:")
+        for part in rounds[0]:
+            low, middle, high = (1000 / STEPS * f(r[part] for r in rounds) for f in (max, statistics.median, min))
+            print(f"  {middle:8.2f} ({low:.2f}, {high:.2f})  {part}")
+
+
+def rendered_data(recipe: Recipe, folder: Path) -> TrainingData:
+    """Rendered faces, repeated to fill a batch, with labels for every task; those of further points say nothing."""
+    from facemtl.data.cache import build_cache
+    from facemtl.data.synthetic import write_dataset
+    from facemtl.landmarks import SCHEMAS, schema_of
+    from facemtl.training.engine import TrainingData
+
+    samples = write_dataset(folder / "faces", count=FACES, seed=0, size=150)
+    channels = recipe.create_model().backbone.channels
+    few = build_cache(samples, folder, recipe.patch_size, channels, progress=False)
+    faces = few.subset(np.arange(max(FACES, recipe.batch_size)) % FACES)
+    sets = {recipe.data: faces}
+    for schema in {schema_of(task, recipe.schema) for task in recipe.tasks} - {None, faces.schema}:
+        points = np.zeros((len(faces), len(SCHEMAS[schema]), 2), dtype=np.float32)
+        sets[schema] = replace(faces, points=points, schema=schema)
+    return TrainingData(sets, {recipe.data: few})
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when everything ordered from a GPU is done."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def steady_batches(run: Run) -> Iterator[Batch]:
+    """The batches of ``STEPS`` steps, after as many as workers had made beforehand."""
+    from facemtl.training.batches import PREFETCH, batch_loader
+
+    ahead = PREFETCH * run.recipe.workers
+    batches = iter(batch_loader(run.dataset, 0, ahead + STEPS, run.recipe.workers, pin=run.device.type == "cuda"))
+    for batch in itertools.islice(batches, ahead):
+        run.step(batch.to(run.device))
+    wait_for(run.device)
+    return batches
+
+
+def time_steps(run: Run) -> float:
+    """Seconds of ``STEPS`` steps as a training takes them."""
+    batches = steady_batches(run)
+    started = time.perf_counter()
+    for batch in batches:
+        run.step(batch.to(run.device))
+    wait_for(run.device)
+    return time.perf_counter() - started
+
+
+def time_parts(run: Run) -> dict[str, float]:
+    """part -> seconds of ``STEPS`` steps of which each part is waited for, as nothing is in a training."""
+    batches, seconds = steady_batches(run), {}
+    last = time.perf_counter()
+
+    def lap(part: str) -> None:
+        nonlocal last
+        wait_for(run.device)
+        now = time.perf_counter()
+        seconds[part] = seconds.get(part, 0.0) + now - last
+        last = now
+
+    for batch in batches:
+        lap("waiting for a batch")
+        here = batch.to(run.device)
+        images = run.images(here)
+        lap("bringing it to the device, cutting and disturbing there")
+        run.backward(images, here)
+        lap("forward and backward pass, losses")
+        run.update()
+        lap("optimiser and average")
+    return seconds
 
 
 def main() -> int:
@@ -136,10 +228,11 @@ def main() -> int:
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="a shipped model or a path")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--training", type=Path, metavar="RECIPE", help="measure training instead")
+    parser.add_argument("--device", default="auto", help="of training: auto, cpu or cuda")
     args = parser.parse_args()
     try:
         if args.training:
-            benchmark_training(args.training)
+            benchmark_training(args.training, args.device)
         else:
             benchmark_prediction(args.model, args.threads)
     except FaceMTLError as error:

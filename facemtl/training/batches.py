@@ -18,6 +18,7 @@ from facemtl.data.targets import Targets, blank_target
 from facemtl.data.transforms import Augmentation, plain_crops, to_nchw
 from facemtl.face import ATTRIBUTES
 
+PREFETCH = 8  # batches that every worker makes ahead
 LONGEST = 8  # times that balancing may show a rare face in one epoch
 
 
@@ -188,6 +189,6 @@ def batch_loader(dataset: StepDataset, first: int, last: int, workers: int, pin:
         sampler=range(first, last),
         num_workers=workers,
         worker_init_fn=_start_worker,
-        prefetch_factor=8 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=pin,
     )
