@@ -273,13 +273,15 @@ class Run:
             outputs = self.model(images)
         outputs = {name: output.float() for name, output in outputs.items()}
         losses = self._losses(outputs, batch.targets)
-        total = self._weighed(losses)
-        if batch.taught:
-            # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
-            answers = {name: output for name, output in outputs.items() if name != SIGMA}
-            lessons = self._losses(answers, batch.taught)
-            # A task without labels in this batch is learned from the teachers alone.
-            total = (1 - recipe.lesson) * total + recipe.lesson * self._weighed(lessons)
+        # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
+        answers = {name: output for name, output in outputs.items() if name != SIGMA}
+        lessons = self._losses(answers, batch.taught)
+        total = self._weighed(
+            {
+                name: torch.lerp(loss, lessons[name], recipe.lesson) if name in lessons else loss
+                for name, loss in losses.items()
+            }
+        )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         for name, value in losses.items():

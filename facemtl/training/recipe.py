@@ -39,7 +39,7 @@ class Recipe:
             :func:`facemtl.models.factory.create_model`.
         init: a model file of the same network to start from; empty for a fresh start.
         teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
-        lesson: share of the teachers in the loss of a task that they and the data set both speak of.
+        lesson: share of the teachers in the loss of each task that they know; the labels have the rest.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
         refined, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.

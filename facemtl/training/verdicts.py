@@ -19,12 +19,12 @@ COLOURS = {"helped": "#2a8f4a", "hurt": "#c23b3b", "undecided": "#777777"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method against the single-task baseline of one task, on all faces or on those of one pose class.
+    """One method against the baseline of one task, on all faces or on those of one pose class.
 
     Attributes:
         error: of the method, in percent: NME for landmarks, balanced error elsewhere (plain error within a pose class).
         spread: standard deviation of ``error`` over the seeds.
-        baseline: error of the single-task model.
+        baseline: error of the method that it is compared with.
         difference: ``error`` minus ``baseline`` with its interval, percentage points.
     """
 
@@ -39,19 +39,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Everything that a comparison says about one split."""
+    """Everything that a comparison says about one split; ``against`` is what all methods are compared with."""
 
     split: str
     faces: int
     seeds: int
     rows: tuple[Row, ...]
     deltas: Mapping[str, Interval]
+    against: str = "single-task"
 
 
 def judge(
     comparison: Comparison, errors: Mapping[str, Mapping[str, np.ndarray]], samples: list[FaceSample], split: str
 ) -> Verdicts:
-    """Judge every method and task against its single-task baseline.
+    """Judge every method and task against its baseline.
 
     Args:
         comparison: the methods.
@@ -61,7 +62,7 @@ def judge(
 
     Raises:
         DataError: the errors are about another number of faces.
-        ConfigError: no method is the single-task baseline of a task.
+        ConfigError: no method is the baseline of a task.
     """
     for method, task in ((m, t) for m in errors for t in errors[m]):
         if (found := errors[method][task].shape[1]) != len(samples):
@@ -88,7 +89,8 @@ def judge(
                 {task: errors[baselines[task]][task] for task in tasks},
                 groups,
             )
-    return Verdicts(split, len(samples), len(comparison.seeds), tuple(rows), deltas)
+    against = comparison.against or "single-task"
+    return Verdicts(split, len(samples), len(comparison.seeds), tuple(rows), deltas, against)
 
 
 def _row(method: str, task: str, part: str, ours: np.ndarray, base: np.ndarray, group: np.ndarray) -> Row:
@@ -110,7 +112,7 @@ def _percent(interval: Interval) -> Interval:
 
 def as_markdown(verdicts: Verdicts) -> str:
     """The tables, as Markdown that also reads well in a terminal."""
-    columns = "error (sd over seeds) | single-task | difference [95 %] | verdict"
+    columns = f"error (sd over seeds) | {verdicts.against} | difference [95 %] | verdict"
     deltas = [
         f"| {method} | {d.estimate:+.1f} % [{d.low:+.1f}, {d.high:+.1f}] | {d.verdict} |"
         for method, d in verdicts.deltas.items()
@@ -119,7 +121,7 @@ def as_markdown(verdicts: Verdicts) -> str:
         f"### {verdicts.split}: {verdicts.faces} faces, {verdicts.seeds} seeds",
         "",
         "Error is NME for landmarks and balanced error for attributes, in percent; within a pose class plain error.",
-        "Difference: method minus single-task, percentage points, paired bootstrap 95 % over seeds and faces.",
+        f"Difference: method minus {verdicts.against}, percentage points, paired bootstrap 95 % over seeds and faces.",
         *_table(f"method | task | {columns}", [_line(r, r.task) for r in verdicts.rows if r.part == "all"]),
         *_table("method | Delta-m: mean relative change of error over its tasks [95 %] | verdict", deltas),
         *_table(
@@ -159,7 +161,7 @@ def forest_plot(verdicts: Verdicts) -> Figure:
     axes.axvline(0, color="#333333", linewidth=1)
     axes.set_yticks(range(len(rows)), [f"{row.method}: {row.task}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("change of error against the single-task model, % (left is better)")
+    axes.set_xlabel(f"change of error against {verdicts.against}, % (left is better)")
     axes.set_title(f"{verdicts.split}: {verdicts.faces} faces, {verdicts.seeds} seeds, 95 % intervals")
     axes.grid(axis="x", color="#dddddd")
     for side in ("top", "right", "left"):
