@@ -262,6 +262,7 @@ def test_the_network_and_the_crops_are_those_of_the_recipe():
         dropout=0.3,
         crop_scale=1.4,
         refined=0.1,
+        rough=0.4,
         mirror=0.2,
         pixels=0.3,
     )
@@ -273,7 +274,7 @@ def test_the_network_and_the_crops_are_those_of_the_recipe():
     assert model.heads["smile"].dropout == 0.3
     crops = recipe.augmentation(32, 3)
     assert (crops.size, crops.crop_scale, crops.schema) == (32, 1.4, "mtfl5")
-    assert (crops.refined, crops.mirror, crops.pixels) == (0.1, 0.2, 0.3)
+    assert (crops.refined, crops.rough, crops.mirror, crops.pixels) == (0.1, 0.4, 0.2, 0.3)
 
 
 FILES = sorted(RECIPES.glob("*.toml"))

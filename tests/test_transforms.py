@@ -13,6 +13,7 @@ from facemtl.data.cache import CropCache
 from facemtl.data.transforms import (
     DETECTOR_JITTER,
     REFINED_JITTER,
+    ROUGH_JITTER,
     Augmentation,
     jittered_crop,
     pixel_transform,
@@ -264,12 +265,14 @@ def test_pixels_are_disturbed_in_their_share_and_points_never():
     assert 0.3 < half_changed / changed < 0.7
 
 
-@pytest.mark.parametrize("jitter, refined", [(DETECTOR_JITTER, 0.0), (REFINED_JITTER, 1.0)])
+@pytest.mark.parametrize(
+    "jitter, refined, rough", [(DETECTOR_JITTER, 0.0, 0.0), (REFINED_JITTER, 1.0, 0.0), (ROUGH_JITTER, 0.0, 1.0)]
+)
 @pytest.mark.parametrize("face_roll", [0.0, 30.0])
-def test_jitter_has_the_stated_deviations(jitter, refined, face_roll):
+def test_jitter_has_the_stated_deviations(jitter, refined, rough, face_roll):
     truth = rolled(FIVE, face_roll)
     count = 4000
-    _, points, _ = augment(cache_of(truth[None]), count, refined=refined, mirror=0)
+    _, points, _ = augment(cache_of(truth[None]), count, refined=refined, rough=rough, mirror=0)
     upright = face_roll + _roll_of_shape() if jitter.upright else 0.0
     clipped = 0.98872  # standard deviation of a normal variable clipped at 2.5
     deviations = (jitter.shift_x, jitter.shift_y, jitter.scale, jitter.roll)
@@ -292,6 +295,13 @@ def test_both_kinds_of_jitter_take_their_shares():
     turned_upright = np.abs(roll - 90) < 20
     assert (turned_upright | (np.abs(roll) < 30)).all()
     assert 70 <= turned_upright.sum() <= 130
+
+
+def test_rough_boxes_take_their_share_of_those_that_are_not_refined():
+    _, points, _ = augment(cache_of(FIVE[None]), 2000, refined=0.5, rough=0.3, mirror=0)
+    shift_x, *_ = recovered(points, FIVE)
+    variance = 0.5 * REFINED_JITTER.shift_x**2 + 0.3 * ROUGH_JITTER.shift_x**2 + 0.2 * DETECTOR_JITTER.shift_x**2
+    assert shift_x.std() == pytest.approx(0.98872 * math.sqrt(variance), rel=0.1)
 
 
 def test_a_face_with_a_missing_point_cannot_be_turned_upright():

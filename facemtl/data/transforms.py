@@ -45,6 +45,8 @@ class Jitter:
 DETECTOR_JITTER = Jitter(shift_x=0.064, shift_y=0.035, scale=0.088, roll=10.0, upright=False)
 # What is left after a first pass: the second crop is laid through predicted points.
 REFINED_JITTER = Jitter(shift_x=0.025, shift_y=0.025, scale=0.04, roll=4.0, upright=True)
+# A box drawn by hand, or by a detector that has all but missed the face.
+ROUGH_JITTER = Jitter(shift_x=0.12, shift_y=0.12, scale=0.16, roll=12.0, upright=False)
 
 
 def pixel_transform(channels: int) -> A.Compose:
@@ -78,6 +80,7 @@ class Augmentation:
         channels: 1 or 3, as cached.
         crop_scale: side of the crop over the side of the face box.
         refined: share of crops that are jittered as a second pass sees them.
+        rough: share of crops that are jittered as those of a poor box; the rest are those of a detector.
         mirror: share of mirrored crops.
         pixels: share of crops whose pixels are disturbed too (:func:`pixel_transform`).
         schema: of the main points of the network that learns.
@@ -89,6 +92,7 @@ class Augmentation:
         channels: int,
         crop_scale: float,
         refined: float = 0.5,
+        rough: float = 0.0,
         mirror: float = 0.5,
         pixels: float = 0.5,
         schema: str = "mtfl5",
@@ -96,6 +100,7 @@ class Augmentation:
         self.size = size
         self.crop_scale = crop_scale
         self.refined = refined
+        self.rough = rough
         self.mirror = mirror
         self.pixels = pixels
         self.schema = schema
@@ -135,7 +140,11 @@ class Augmentation:
     def _sample(self, rng: np.random.Generator, box: np.ndarray, five: np.ndarray) -> np.ndarray:
         """Draw the matrix of one crop."""
         mirrored = bool(rng.random() < self.mirror)
-        jitter = REFINED_JITTER if rng.random() < self.refined else DETECTOR_JITTER
+        kind = rng.random()
+        if kind < self.refined:
+            jitter = REFINED_JITTER
+        else:
+            jitter = ROUGH_JITTER if kind < self.refined + self.rough else DETECTOR_JITTER
         # Clipped at two and a half deviations: beyond, the face would leave its patch.
         dx, dy, ds, dr = np.clip(rng.standard_normal(4), -2.5, 2.5).tolist()
         roll = math.radians(jitter.roll) * dr

@@ -21,7 +21,7 @@ from facemtl.training.optimisers import OPTIMISERS
 from facemtl.weights import SIGMA, ModelSpec
 
 AUGMENT_ON = ("workers", "device")
-SHARES = ("balance", "lesson", "smoothing", "refined", "mirror", "pixels")
+SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Recipe:
         lesson: share of the teachers in the loss of each task that they know; the labels have the rest.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
-        refined, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
+        refined, rough, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
         augment_on: ``workers`` cut and disturb the crops, or the ``device`` that trains
             (:mod:`facemtl.data.device_transforms`): what a GPU needs to be kept busy.
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
@@ -82,6 +82,7 @@ class Recipe:
     flip: bool = True
     patch_size: int = 96
     refined: float = 0.5
+    rough: float = 0.0
     mirror: float = 0.5
     pixels: float = 0.5
     augment_on: str = "workers"
@@ -204,7 +205,9 @@ class Recipe:
 
     def augmentation(self, size: int, channels: int) -> Augmentation:
         """The training crops of this recipe."""
-        return Augmentation(size, channels, self.crop_scale, self.refined, self.mirror, self.pixels, self.schema)
+        return Augmentation(
+            size, channels, self.crop_scale, self.refined, self.rough, self.mirror, self.pixels, self.schema
+        )
 
 
 def read_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
