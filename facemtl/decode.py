@@ -91,7 +91,8 @@ def face_attributes(outputs: Mapping[str, np.ndarray], count: int, spec: ModelSp
         if labels is None:
             continue
         temperature, threshold = spec.temperatures.get(task, 1.0), spec.thresholds.get(task, 0.0)
-        for face, logits in zip(faces, output.tolist(), strict=True):
+        shifted = output + np.asarray(spec.offsets[task]) if task in spec.offsets else output
+        for face, logits in zip(faces, shifted.tolist(), strict=True):
             shares = softmax(logits, temperature)
             best = max(range(len(labels)), key=shares.__getitem__)
             confidence = shares[best]

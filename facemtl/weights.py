@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class ModelSpec:
         flip: whether the last pass averages the crop and its mirror image.
         points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
         uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
-        temperatures: attribute -> what its logits are divided by before they become probabilities; 1 where not named.
+        offsets: attribute -> what is added to each of its logits; nothing where not named.
+        temperatures: attribute -> what its logits are then divided by before they become probabilities; 1 where not
+            named.
         thresholds: attribute -> confidence under which it is better to abstain; 0 where not named.
         sigma_scale: factor on the network's standard deviations that makes them those of held-out faces.
     """
@@ -59,6 +61,7 @@ class ModelSpec:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     points_head: str = "direct"
     uncertainty: bool = False
+    offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     sigma_scale: float = 1.0
@@ -79,7 +82,8 @@ class ModelSpec:
             if not isinstance(values, dict) or not set(values) <= names:
                 raise ValueError(f"expected the keys {sorted(names)}")
             values["tasks"] = tuple(values["tasks"])
-            values["attributes"] = {k: tuple(v) for k, v in values["attributes"].items()}
+            for key in ("attributes", "offsets"):
+                values[key] = {k: tuple(v) for k, v in values.get(key, {}).items()}
             spec = cls(**values)
             spec._check()
             return spec
@@ -123,9 +127,12 @@ class ModelSpec:
             raise ValueError("later passes and landmark_sigma need landmarks")
         if not isinstance(self.points_head, str) or not isinstance(self.uncertainty, bool):
             raise ValueError("points_head must be a name, uncertainty true or false")
-        unknown = {*self.temperatures, *self.thresholds} - set(self.attributes)
+        unknown = {*self.offsets, *self.temperatures, *self.thresholds} - set(self.attributes)
         if unknown:
-            raise ValueError(f"temperatures or thresholds of {sorted(unknown)}, which are no attributes")
+            raise ValueError(f"offsets, temperatures or thresholds of {sorted(unknown)}, which are no attributes")
+        for task, offsets in self.offsets.items():
+            if len(offsets) != len(self.attributes[task]) or not all(map(math.isfinite, offsets)):
+                raise ValueError(f"the offsets of {task} must be a finite number for each class")
         if not all(0 < value < math.inf for value in (self.sigma_scale, *self.temperatures.values())):
             raise ValueError("temperatures and sigma_scale must be positive and finite")
         if not all(0 <= value <= 1 for value in self.thresholds.values()):

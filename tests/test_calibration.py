@@ -13,13 +13,13 @@ from facemtl.training.calibration import (
     LEAST_ANSWERED,
     TEMPERATURES,
     Calibration,
-    balanced_by_prior,
     check,
     crossed,
     fit,
     fit_sigma_scale,
     fit_temperature,
     fit_threshold,
+    prior_offsets,
     recalibrated,
 )
 from facemtl.training.metrics import attribute_metrics
@@ -91,15 +91,15 @@ def test_a_handful_of_faces_makes_no_threshold():
     assert fit_threshold(*groups((0.9, 3, 3), (0.8, 1, 0)), target=0.95) == 0
 
 
-def test_the_scale_of_sigma_leaves_683_of_a_thousand_residuals_within_one():
-    errors = np.arange(1, 1001) / 100.0
+def test_the_scale_of_sigma_gives_residuals_a_root_mean_square_of_one():
+    errors = np.array([3.0, -3.0, 5.0, -5.0])
     points = np.stack([errors, errors], axis=1)[:, None]
-    sigma = np.full((1000, 1), 2.0)
+    sigma = np.full((4, 1), 2.0)
     scale = fit_sigma_scale(points, points * 0, sigma)
-    assert scale == pytest.approx(6.83 / 2, rel=1e-3)
-    assert (errors <= 2.0 * scale).mean() == pytest.approx(0.683)
-    points[:300] *= 1e6  # a tail changes what a root mean square says, not this
-    assert fit_sigma_scale(points, points * 0, sigma) < 1.5 * scale
+    assert scale == pytest.approx(np.sqrt(17) / 2)
+    assert np.mean((errors / (2 * scale)) ** 2) == pytest.approx(1)
+    points[0] = np.nan
+    assert fit_sigma_scale(points, points * 0, sigma) == pytest.approx(np.sqrt(59 / 3) / 2)
     assert fit_sigma_scale(points * np.nan, points, sigma) == 1
 
 
@@ -119,9 +119,10 @@ def test_recalibration_divides_logits_and_multiplies_sigma_and_can_be_undone():
 
 
 def test_a_calibration_travels_in_the_description_of_a_model():
-    calibration = Calibration({"smile": 1.5}, {"smile": 0.8}, 2.0)
+    calibration = Calibration({"smile": 1.5}, {"smile": 0.8}, 2.0, {"smile": (0.5, -0.5)})
     described = calibration.put_into(spec(("landmarks", "smile")))
     assert (described.temperatures, described.thresholds, described.sigma_scale) == ({"smile": 1.5}, {"smile": 0.8}, 2)
+    assert described.offsets == {"smile": (0.5, -0.5)}
     assert Calibration.of(described) == calibration
 
 
@@ -170,12 +171,35 @@ def test_what_has_no_labels_is_not_calibrated():
 
 
 def test_a_prior_is_taken_off_the_logits():
-    predictions = random_predictions(4, tasks=("smile",))
-    predictions.frame[["smile_p0", "smile_p1"]] = [[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]
-    predictions.frame["smile_true"] = [1, 0, 1, 1]
+    faces = random_predictions(4, tasks=("smile",))
+    faces.frame[["smile_p0", "smile_p1"]] = [[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]
     prior = np.array([0.8, 0.2])
-    plain, adjusted, strong = balanced_by_prior(predictions, "smile", prior, (0, 1, 2))
-    assert plain == {"strength": 0, "accuracy": 0.75, "balanced_accuracy": pytest.approx((1 + 2 / 3) / 2)}
+    assert sum(prior_offsets(prior, 0.7)) == pytest.approx(0)
     # Odds of 6 to 4 against a prior of 8 to 2: class 1. Those of 9 to 1 stay, until the prior is taken off twice.
-    assert adjusted == {"strength": 1, "accuracy": 1, "balanced_accuracy": 1}
-    assert strong == {"strength": 2, "accuracy": 0.75, "balanced_accuracy": pytest.approx(0.5)}
+    for strength, odds in ((0, (1.5, 9)), (1, (1.5 / 4, 9 / 4)), (2, (1.5 / 16, 9 / 16))):
+        moved = recalibrated(faces, Calibration(offsets={"smile": prior_offsets(prior, strength)}))
+        np.testing.assert_allclose(np.divide(*moved.probabilities("smile")[:2].T), odds)
+
+
+def test_offsets_act_before_the_temperature_and_can_be_undone():
+    faces = random_predictions(9, tasks=("smile", "pose"), lost=1)
+    moved = Calibration({"smile": 2.0}, offsets={"smile": (1.0, -1.0)})
+    changed = recalibrated(faces, moved)
+    odds, before = (np.divide(*p.probabilities("smile").T) for p in (changed, faces))
+    np.testing.assert_allclose(odds, np.exp((np.log(before) + 2) / 2))
+    pd.testing.assert_frame_equal(recalibrated(changed, Calibration(), moved).frame, faces.frame)
+    np.testing.assert_allclose(changed.probabilities("pose"), faces.probabilities("pose"))
+
+
+def test_a_fit_keeps_its_offsets_and_fits_the_rest_on_what_they_leave():
+    faces = random_predictions(60, tasks=("smile",))
+    offsets = {"smile": (0.5, -0.5)}
+    fitted = fit(faces, offsets=offsets)
+    assert fitted.offsets == offsets
+    moved = recalibrated(faces, Calibration(offsets=offsets))
+    assert fitted.temperatures == fit(moved).temperatures
+    assert fitted.thresholds == fit(moved).thresholds
+    assert crossed(faces, offsets=offsets)[1][0].offsets == offsets
+    assert check(faces, offsets=offsets)["attributes"]["smile"] == check(moved)["attributes"]["smile"] | {
+        "ece_before": check(faces)["attributes"]["smile"]["ece_before"]
+    }

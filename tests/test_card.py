@@ -170,6 +170,11 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
     assert list(written["metrics"]) == ["test", "heldout", "heldout_detector"]
     assert written["calibration"]["smile"]["temperature"] == round(again.temperatures["smile"], 3)
 
+    call(calibrate, str(folder), *rows, "--pose-balance", "0.5")
+    offsets = load_model(folder / "model.safetensors")[1].offsets["pose"]
+    call(ship, "--refresh", str(folder))
+    assert load_card(folder)["calibration"]["pose"]["offsets"] == [round(value, 3) for value in offsets]
+
     network, described = load_model(folder / "model.safetensors")
     save_model(folder / "model.safetensors", network, replace(described, temperatures={"smile": 2.0}))
     call(ship, "--refresh", str(folder))

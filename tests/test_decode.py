@@ -88,6 +88,14 @@ def test_a_temperature_softens_only_its_own_attribute():
     assert attributes["gender"].probabilities == pytest.approx({"male": 0.2, "female": 0.8})
 
 
+def test_offsets_move_the_logits_before_the_temperature():
+    outputs = {"smile": np.float32([[0, 0]]), "gender": np.float32([[0, 0]])}
+    model = spec(("smile", "gender"), offsets={"smile": (2 * math.log(3), 0.0)}, temperatures={"smile": 2.0})
+    (attributes,) = face_attributes(outputs, 1, model)
+    assert attributes["smile"].probabilities == pytest.approx({"smiling": 0.75, "not_smiling": 0.25})
+    assert attributes["gender"].probabilities == pytest.approx({"male": 0.5, "female": 0.5})
+
+
 @pytest.mark.parametrize(("threshold", "certain"), [(0.0, True), (0.74, True), (0.76, False), (1.0, False)])
 def test_an_attribute_is_certain_from_its_threshold_on(threshold, certain):
     model = spec(("smile",), thresholds={"smile": threshold})

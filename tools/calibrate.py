@@ -3,6 +3,7 @@
 
     python tools/calibrate.py runs/tcdcn                # before tools/card.py ships it
     python tools/calibrate.py weights/tcdcn --dry-run   # only say what it would be
+    python tools/calibrate.py runs/x --pose-balance 0.5 # rare poses count for more than they are common
 
 Writes what was fitted into the description inside model.safetensors, from where the export to ONNX takes it on, and
 draws runs/calibration/NAME.png. The network stays as it is, and what a former calibration did is undone first. After
@@ -23,8 +24,9 @@ from facemtl.face import ATTRIBUTES
 from facemtl.files import write_beside
 from facemtl.models.files import load_model, save_model
 from facemtl.predictor import Predictor
-from facemtl.training.calibration import Calibration, balanced_by_prior, check, crossed, fit, recalibrated
+from facemtl.training.calibration import Calibration, check, crossed, fit, prior_offsets, recalibrated
 from facemtl.training.engine import MODEL
+from facemtl.training.metrics import attribute_metrics
 from facemtl.training.plots import reliability_plots
 from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
 
@@ -41,6 +43,13 @@ def main() -> int:
         default="detector",
         help="face boxes; faces that the detector misses are left out (default: detector)",
     )
+    parser.add_argument(
+        "--pose-balance",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="take STRENGTH * log(share in training) off the logits of pose; a table says what each does (default: 0)",
+    )
     parser.add_argument("--figure", type=Path, help="picture to draw (default: runs/calibration/NAME.png)")
     parser.add_argument("--dry-run", action="store_true", help="change no model")
     args = parser.parse_args()
@@ -52,12 +61,14 @@ def main() -> int:
         samples = read_split(args.data, "heldout")
         found = predict_samples(Predictor(path), samples, face_boxes(samples, args.boxes), data_root(args.data))
         plain = recalibrated(found, Calibration(), Calibration.of(spec))
-        fitted = fit(plain)
+        prior = pose_shares(args.data) if "pose" in spec.attributes else None
+        offsets = {} if prior is None or not args.pose_balance else {"pose": prior_offsets(prior, args.pose_balance)}
+        fitted = fit(plain, offsets=offsets)
         say(plain, fitted)
-        if "pose" in fitted.temperatures:
-            say_prior(recalibrated(plain, fitted), args.data)
+        if prior is not None:
+            say_prior(plain, prior)
         figure = args.figure or Path("runs/calibration") / f"{spec.name}.png"
-        draw(plain, list(fitted.temperatures), figure)
+        draw(plain, list(fitted.temperatures), offsets, figure)
         print(f"\n{figure}")
         if not args.dry_run:
             save_model(path, model, fitted.put_into(spec))
@@ -70,7 +81,7 @@ def main() -> int:
 
 def say(plain: Predictions, fitted: Calibration) -> None:
     """Print what was fitted, and what such a fit does to the other half of the faces."""
-    checked = check(plain)
+    checked = check(plain, offsets=fitted.offsets)
     print(f"{'%':<10}{'temperature':>12}{'threshold':>11}{'ECE of the halves':>26}{'answered':>10}{'accuracy':>10}")
     for task, figures in checked["attributes"].items():
         before, after = (" ".join(f"{100 * v:.1f}" for v in figures[key]) for key in ("ece_before", "ece_after"))
@@ -86,18 +97,26 @@ def say(plain: Predictions, fitted: Calibration) -> None:
         print(f"sigma: scale {fitted.sigma_scale:.3f}; residuals within it, %: {before} -> {after}; rms after: {rms}")
 
 
-def say_prior(calibrated: Predictions, data: str) -> None:
-    """Print what the pose classes would be if their shares in training were taken off the logits."""
+def pose_shares(data: str) -> np.ndarray:
+    """(5,) float64, how common the pose classes are in training."""
     labels = np.array([sample.labels["pose"] for sample in read_split(data, "train")])
     counts = np.bincount(labels[labels >= 0], minlength=len(ATTRIBUTES["pose"]))
-    print("\npose, argmax of logit - strength * log(share in training), %: strength, accuracy, balanced accuracy")
-    for row in balanced_by_prior(calibrated, "pose", counts / counts.sum(), STRENGTHS):
-        print(f"{row['strength']:>6.2f}{100 * row['accuracy']:>8.1f}{100 * row['balanced_accuracy']:>8.1f}")
+    return counts / counts.sum()
 
 
-def draw(plain: Predictions, tasks: list[str], path: Path) -> None:
+def say_prior(plain: Predictions, prior: np.ndarray) -> None:
+    """Print what each strength of --pose-balance does, every face calibrated by the other half."""
+    print("\npose, %: strength, accuracy, balanced accuracy, ECE")
+    for strength in STRENGTHS:
+        moved, _ = crossed(plain, offsets={"pose": prior_offsets(prior, strength)})
+        figures = attribute_metrics(moved.labels("pose"), moved.probabilities("pose"))
+        shown = (100 * figures[key] for key in ("accuracy", "balanced_accuracy", "ece"))
+        print(f"{strength:>6.2f}" + "".join(f"{value:>8.1f}" for value in shown))
+
+
+def draw(plain: Predictions, tasks: list[str], offsets: dict[str, tuple[float, ...]], path: Path) -> None:
     """Reliability before and after, each face calibrated by the other half."""
-    figure = reliability_plots({"before": plain, "after": crossed(plain)[0]}, tasks)
+    figure = reliability_plots({"before": plain, "after": crossed(plain, offsets=offsets)[0]}, tasks)
     write_beside(path, lambda partial: figure.savefig(partial, format="png"))
 
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.metrics import NORMAL_WITHIN_1, attribute_metrics, sigma_metrics
+from facemtl.training.metrics import attribute_metrics, sigma_metrics
 from facemtl.training.predictions import Predictions
 from facemtl.weights import ModelSpec
 
@@ -34,16 +34,21 @@ class Calibration:
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     sigma_scale: float = 1.0
+    offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Calibration:
         """What a model's description holds."""
-        return cls(spec.temperatures, spec.thresholds, spec.sigma_scale)
+        return cls(spec.temperatures, spec.thresholds, spec.sigma_scale, spec.offsets)
 
     def put_into(self, spec: ModelSpec) -> ModelSpec:
         """The same model, calibrated like this."""
         return replace(
-            spec, temperatures=self.temperatures, thresholds=self.thresholds, sigma_scale=float(self.sigma_scale)
+            spec,
+            offsets=self.offsets,
+            temperatures=self.temperatures,
+            thresholds=self.thresholds,
+            sigma_scale=float(self.sigma_scale),
         )
 
 
@@ -52,8 +57,9 @@ def recalibrated(predictions: Predictions, new: Calibration, old: Calibration | 
     old = old or Calibration()
     columns: dict[str, np.ndarray] = {}
     for task in predictions.tasks:
-        ratio = old.temperatures.get(task, 1.0) / new.temperatures.get(task, 1.0)
-        probabilities = softmax(_logits(predictions.probabilities(task)) * ratio, axis=1)
+        logits = _logits(predictions.probabilities(task)) * old.temperatures.get(task, 1.0)
+        logits += np.asarray(new.offsets.get(task, 0.0)) - np.asarray(old.offsets.get(task, 0.0))
+        probabilities = softmax(logits / new.temperatures.get(task, 1.0), axis=1)
         columns |= {f"{task}_p{j}": column for j, column in enumerate(probabilities.T)}
     if predictions.sigma is not None:
         scaled = predictions.sigma * (new.sigma_scale / old.sigma_scale)
@@ -61,15 +67,19 @@ def recalibrated(predictions: Predictions, new: Calibration, old: Calibration | 
     return replace(predictions, frame=predictions.frame.assign(**columns))
 
 
-def fit(predictions: Predictions, target: float = TARGET) -> Calibration:
+def fit(
+    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+) -> Calibration:
     """Fit every attribute that has labels, and sigma where there is one, on uncalibrated predictions.
 
     Args:
         target: see :func:`fit_threshold`.
+        offsets: attribute -> what its logits are moved by first, such as :func:`prior_offsets`; kept as they are.
     """
     temperatures, thresholds = {}, {}
+    moved = recalibrated(predictions, Calibration(offsets=offsets or {}))
     for task in predictions.tasks:
-        labels, probabilities = _labelled(predictions, task)
+        labels, probabilities = _labelled(moved, task)
         if len(labels):
             temperatures[task] = fit_temperature(labels, probabilities)
             calibrated = softmax(_logits(probabilities) / temperatures[task], axis=1)
@@ -77,7 +87,7 @@ def fit(predictions: Predictions, target: float = TARGET) -> Calibration:
     scale = (
         1.0 if predictions.sigma is None else fit_sigma_scale(predictions.points, predictions.truth, predictions.sigma)
     )
-    return Calibration(temperatures, thresholds, scale)
+    return Calibration(temperatures, thresholds, scale, offsets or {})
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -114,16 +124,19 @@ def fit_threshold(labels: np.ndarray, probabilities: np.ndarray, target: float =
 
 
 def fit_sigma_scale(points: np.ndarray, truth: np.ndarray, sigma: np.ndarray) -> float:
-    """The factor on (N, K) sigma that leaves 68.3 % of the residuals, along x and y, within one sigma.
+    """The factor on (N, K) sigma that makes the standardised residuals, along x and y, have a root mean square of 1.
 
-    A quantile and not the root mean square, which a few failures would decide. 1 without faces.
+    That is what a standard deviation is. Tails are heavier than normal ones, so that somewhat more than 68.3 % of the
+    residuals lie within one. 1 without faces.
     """
-    residuals = np.abs((points - truth) / sigma[..., None])
+    residuals = (points - truth) / sigma[..., None]
     residuals = residuals[np.isfinite(residuals)]
-    return float(np.quantile(residuals, NORMAL_WITHIN_1)) if residuals.size else 1.0
+    return float(np.sqrt(np.mean(residuals**2))) if residuals.size else 1.0
 
 
-def crossed(predictions: Predictions, target: float = TARGET) -> tuple[Predictions, tuple[Calibration, Calibration]]:
+def crossed(
+    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+) -> tuple[Predictions, tuple[Calibration, Calibration]]:
     """Every face calibrated by what the other half shows: for measuring, as no face has a say in its own calibration.
 
     Returns:
@@ -131,13 +144,15 @@ def crossed(predictions: Predictions, target: float = TARGET) -> tuple[Predictio
         True, each fitted on the other one.
     """
     halves = predictions.halves
-    fitted = fit(_part(predictions, halves), target), fit(_part(predictions, ~halves), target)
+    fitted = fit(_part(predictions, halves), target, offsets), fit(_part(predictions, ~halves), target, offsets)
     frame, other = (recalibrated(predictions, calibration).frame for calibration in fitted)
     frame.loc[halves] = other.loc[halves]
     return replace(predictions, frame=frame), fitted
 
 
-def check(predictions: Predictions, target: float = TARGET) -> dict[str, Any]:
+def check(
+    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Any]:
     """What calibration does to faces that it was not fitted on; uncalibrated predictions in, plain numbers out.
 
     Returns:
@@ -146,7 +161,7 @@ def check(predictions: Predictions, target: float = TARGET) -> dict[str, Any]:
         ``answered_accuracy``, that of those; ``sigma``, None where there is none: ``within_1_before``,
         ``within_1_after`` and ``rms_z_after`` as lists of the two halves.
     """
-    after, fitted = crossed(predictions, target)
+    after, fitted = crossed(predictions, target, offsets)
     halves = predictions.halves
     pairs = [[_part(table, halves == half) for half in (False, True)] for table in (predictions, after)]
     attributes = {}
@@ -178,21 +193,14 @@ def check(predictions: Predictions, target: float = TARGET) -> dict[str, Any]:
     return {"target": target, "attributes": attributes, "sigma": sigma}
 
 
-def balanced_by_prior(
-    predictions: Predictions, task: str, prior: np.ndarray, strengths: Sequence[float]
-) -> list[dict[str, float]]:
-    """Accuracy and balanced accuracy of the class of the greatest ``logit - strength * log prior``, for each strength.
+def prior_offsets(prior: np.ndarray, strength: float) -> tuple[float, ...]:
+    """What takes ``strength`` times the logarithm of (C,) ``prior`` off the logits; its mean is 0.
 
-    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021): 1 is the choice for the balanced accuracy where
-    the probabilities are right and ``prior``, (C,), are the shares of the classes in training.
+    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021): with 1 the greatest logit is the choice for the
+    balanced accuracy, where the probabilities are right and ``prior`` holds the shares of the classes in training.
     """
-    labels, probabilities = _labelled(predictions, task)
-    results = []
-    for strength in strengths:
-        shifted = softmax(_logits(probabilities) - strength * np.log(np.maximum(prior, SMALLEST)), axis=1)
-        figures = attribute_metrics(labels, shifted)
-        results.append({"strength": strength} | {key: figures[key] for key in ("accuracy", "balanced_accuracy")})
-    return results
+    logarithms = _logits(np.asarray(prior, dtype=np.float64))
+    return tuple((strength * (logarithms.mean() - logarithms)).tolist())
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

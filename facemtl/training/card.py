@@ -216,10 +216,11 @@ def card_calibration(predictions: Predictions, spec: ModelSpec) -> dict[str, Any
         predictions: of the calibrated model, on ``CALIBRATED_ON``.
         spec: its description.
     """
-    checked = check(recalibrated(predictions, Calibration(), Calibration.of(spec)))
+    checked = check(recalibrated(predictions, Calibration(), Calibration.of(spec)), offsets=spec.offsets)
     kept: dict[str, Any] = {"measured_on": CALIBRATED_ON, "target": _percent(checked["target"])}
     for task, figures in checked["attributes"].items():
         kept[task] = {
+            **({"offsets": [round(value, 3) for value in spec.offsets[task]]} if task in spec.offsets else {}),
             "temperature": round(spec.temperatures.get(task, 1.0), 3),
             "threshold": round(spec.thresholds.get(task, 0.0), 3),
             "ece_before": [round(value, 3) for value in figures["ece_before"]],
