@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from facemtl.data.cache import CropCache
+from facemtl.errors import ConfigError
 from facemtl.training.batches import (
     Batch,
     StepDataset,
@@ -120,6 +121,12 @@ def test_an_epoch_shows_the_main_set_once_and_of_the_others_their_shares():
         one = range(epoch, epoch + 1)
         assert sorted(shown(steps, 0, one)) == list(range(12))
         assert [len(shown(steps, number, one)) for number in (1, 2)] == [6, 6]
+
+
+def test_a_share_that_shows_no_face_is_an_error():
+    with pytest.raises(ConfigError, match=r"mix.b is too small: an epoch shows no face of it"):
+        mixed({"a": 10, "b": 10}, {"a": 1.0, "b": 0.04})
+    assert len(shown(mixed({"a": 10, "b": 10}, {"a": 1.0, "b": 0.06}, batch_size=1), 1, range(1))) == 1
 
 
 def test_shares_are_relative_and_a_set_that_is_not_named_has_as_many_crops_as_the_main_set():

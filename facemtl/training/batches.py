@@ -16,6 +16,7 @@ from facemtl.data.cache import CropCache
 from facemtl.data.sample import MISSING
 from facemtl.data.targets import Targets, blank_target
 from facemtl.data.transforms import Augmentation, plain_crops, to_nchw
+from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
 
 PREFETCH = 8  # batches that every worker makes ahead
@@ -112,6 +113,9 @@ class StepDataset(Dataset):
             set once, however many faces of the others that means.
         balance: of the classes of pose in every set that has them, see :func:`balanced_rows`.
         cut: whether to cut the crops, or only to say where they lie.
+
+    Raises:
+        ConfigError: a share so small that an epoch would not show a single face of its set.
     """
 
     def __init__(
@@ -135,6 +139,9 @@ class StepDataset(Dataset):
         self._rows = [balanced_rows(cache, balance) for cache in self.caches]
         shares = np.array([(mix or {}).get(name, 1.0) for name in caches])
         self._counts = np.rint(len(self._rows[0]) * shares / shares[0]).astype(int)
+        for name, count in zip(caches, self._counts, strict=True):
+            if not count:
+                raise ConfigError(f"mix.{name} is too small: an epoch shows no face of it; raise it or leave {name} out")
         self.steps_per_epoch = int(self._counts.sum()) // batch_size
         self._order: tuple[int, np.ndarray] | None = None
 
