@@ -141,7 +141,7 @@ class StepDataset(Dataset):
         self._counts = np.rint(len(self._rows[0]) * shares / shares[0]).astype(int)
         for name, count in zip(caches, self._counts, strict=True):
             if not count:
-                raise ConfigError(f"mix.{name} is too small: an epoch shows no face of it; raise it or leave {name} out")
+                raise ConfigError(f"mix.{name} is too small: an epoch shows no face of it; raise it, or leave it out")
         self.steps_per_epoch = int(self._counts.sum()) // batch_size
         self._order: tuple[int, np.ndarray] | None = None
 
