@@ -48,7 +48,8 @@ def cache_of(points: np.ndarray, patches: np.ndarray | None = None, pose: int = 
     if patches is None:
         patches = np.stack([dotted_patch(p, channels) for p in points])
     labels = {"pose": np.full(count, pose), "smile": np.arange(count) % 3 - 1}
-    return CropCache(patches, points.astype(np.float32), labels, "mtfl5" if points.shape[1] == 5 else "ibug68")
+    (schema,) = (name for name, schema in SCHEMAS.items() if len(schema) == points.shape[1])
+    return CropCache(patches, points.astype(np.float32), labels, schema)
 
 
 def rolled(points: np.ndarray, degrees: float) -> np.ndarray:
