@@ -27,8 +27,8 @@ Action = Callable[[Path], str]  # the folder of the unpacked set -> what to prin
 def run_prepare(
     description: str,
     name: str,
-    published: str,
-    unpack: Callable[[Path, Path], None],
+    published: str | None,
+    unpack: Callable[[Path, Path], None] | None,
     describe: Action,
     more: Mapping[str, tuple[str, Action]] | None = None,
 ) -> str:
@@ -37,15 +37,16 @@ def run_prepare(
     Args:
         description: of the script, for its help.
         name: of the set, a key of :data:`facemtl.data.sets.DATA_SETS`.
-        published: what its archive is called.
-        unpack: ``(archive, folder to make)``.
+        published: what its archive is called; None for a set that is laid out by hand, which is only validated.
+        unpack: ``(archive, folder to make)``, or None.
         describe: validates the unpacked set; raises DataError.
         more: further options, such as ``--measure-box``: what each is for, and what it does instead of ``describe``.
     """
     folder = DATA_SETS[name][0]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("archive", nargs="?", type=Path, help=f"the published {published}, to unpack and validate")
+    if unpack is not None:
+        choice.add_argument("archive", nargs="?", type=Path, help=f"the published {published}, to unpack and validate")
     choice.add_argument(
         "--check", dest="action", action="store_const", const=describe, help="validate the unpacked set"
     )
@@ -58,7 +59,7 @@ def run_prepare(
             parser.error("set FACEMTL_DATA to the folder of the data sets, or pass --root")
         args.root = Path(os.environ["FACEMTL_DATA"]) / folder
     try:
-        if args.archive is not None:
+        if unpack is not None and args.archive is not None:
             unpack(args.archive, args.root)
         return (args.action or describe)(args.root)
     except (FaceMTLError, OSError) as error:
@@ -99,6 +100,31 @@ def count_labels(samples: Sequence[FaceSample], task: str) -> str:
     counts = Counter(sample.labels[task] for sample in samples)
     parts = [f"{label} {counts[i]}" for i, label in enumerate(ATTRIBUTES[task])]
     return f"  {task}: " + ", ".join(parts + ([f"missing {counts[MISSING]}"] if counts[MISSING] else []))
+
+
+def describe_splits(read: Callable[[Path, str], list[FaceSample]], splits: Sequence[str]) -> Action:
+    """An action that reads every row and picture and counts, split by split, what the faces have.
+
+    Args:
+        read: the adapter, ``(root, split)``.
+        splits: names of its splits.
+    """
+
+    def describe(root: Path) -> str:
+        lines = []
+        for split in splits:
+            samples = read(root, split)
+            check_pictures(samples)
+            lines.append(f"{split}: {len(samples)} faces in {len({s.image for s in samples})} pictures")
+            lacking = sum(bool(np.isnan(s.points).any()) for s in samples)
+            lines += [f"  {lacking} faces lack points"] if lacking else []
+            lines += [count_labels(samples, task) for task in (samples[0].labels if samples else ())]
+            for name in sorted({name for s in samples for name in s.strata}):
+                parts = Counter(s.strata.get(name, "missing") for s in samples)
+                lines.append(f"  {name}: " + ", ".join(f"{part} {count}" for part, count in sorted(parts.items())))
+        return "\n".join(lines)
+
+    return describe
 
 
 def measure_box(samples: Sequence[FaceSample], zoom: int = 1) -> np.ndarray:

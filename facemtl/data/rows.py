@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
+
+import numpy as np
 
 from facemtl.errors import DataError
 
@@ -54,6 +56,42 @@ def parse_rows(path: Path, lines: list[str], parse: Callable[[str, int], Row], f
     if bad:
         raise DataError(f"{len(bad)} bad rows in {path}:\n{listed(bad)}")
     return rows
+
+
+def parse_files(paths: Iterable[Path], parse: Callable[[Path], Row]) -> list[Row]:
+    """``parse(path)`` of every file, for sets with a label file a face.
+
+    Args:
+        paths: the files.
+        parse: raises ValueError, OSError or DataError with the reason why a file is bad.
+
+    Raises:
+        DataError: bad files, each with its reason.
+    """
+    rows: list[Row] = []
+    bad: list[str] = []
+    for path in paths:
+        try:
+            rows.append(parse(path))
+        except DataError as error:  # names the file itself
+            bad.append(str(error))
+        except (ValueError, OSError) as error:
+            bad.append(f"{path}: {error}")
+    if bad:
+        raise DataError(f"{len(bad)} bad files:\n{listed(bad)}")
+    return rows
+
+
+def finite_numbers(texts: Iterable[str]) -> np.ndarray:
+    """Decimal numbers -> (N,) float32.
+
+    Raises:
+        ValueError: what is no number, or not finite.
+    """
+    numbers = np.array([float(text) for text in texts], dtype=np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("a number is not finite")
+    return numbers
 
 
 def listed(bad: list[str]) -> str:

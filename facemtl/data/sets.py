@@ -8,9 +8,12 @@ from pathlib import Path
 
 from facemtl.data.genki4k import read_genki4k
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
+from facemtl.data.pts import read_pts_folder
 from facemtl.data.sample import FaceSample
 from facemtl.data.udacity68 import read_udacity68
 from facemtl.data.utkface import read_utkface
+from facemtl.data.w300 import read_w300
+from facemtl.data.wflw import read_wflw
 from facemtl.errors import DataError
 
 # The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
@@ -22,6 +25,9 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "udacity68": ("udacity68", read_udacity68),
     "genki4k": ("genki4k", read_genki4k),
     "utkface": ("utkface", read_utkface),
+    "w300": ("300W", read_w300),
+    "wflw": ("WFLW", read_wflw),
+    "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
 
