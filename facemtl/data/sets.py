@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from facemtl.data.celeba import read_celeba, read_celeba_aligned, read_mafl
 from facemtl.data.genki4k import read_genki4k
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.pts import read_pts_folder
@@ -27,6 +28,9 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "utkface": ("utkface", read_utkface),
     "w300": ("300W", read_w300),
     "wflw": ("WFLW", read_wflw),
+    "celeba": ("CelebA", read_celeba),
+    "celeba_aligned": ("CelebA", read_celeba_aligned),
+    "mafl": ("CelebA", read_mafl),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
