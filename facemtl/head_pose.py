@@ -27,6 +27,17 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return lean @ nod @ turn
 
 
+def angles_of_rotation(matrices: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`rotation`: (..., 3, 3) head to camera -> (..., 3) float64 yaw, pitch and roll in degrees.
+
+    Pitch is within -90 to 90, the others within -180 to 180.
+    """
+    yaw = np.arctan2(-matrices[..., 2, 0], matrices[..., 2, 2])
+    pitch = np.arcsin(matrices[..., 2, 1].clip(-1, 1))
+    roll = np.arctan2(-matrices[..., 0, 1], matrices[..., 1, 1])
+    return np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+
+
 def angles_from_five(points: np.ndarray) -> np.ndarray:
     """The angles under which an average head best shows these points.
 
@@ -52,11 +63,7 @@ def angles_from_five(points: np.ndarray) -> np.ndarray:
     centred = points[finite] - points[finite].mean(axis=-2, keepdims=True)
     left, stretch, right = np.linalg.svd((_INVERSE @ centred).swapaxes(-2, -1), full_matrices=False)
     across, down = np.moveaxis(left @ right, -2, 0)
-    out = np.cross(across, down)
-    yaw = np.arctan2(-out[:, 0], out[:, 2])
-    pitch = np.arcsin(out[:, 1].clip(-1, 1))
-    roll = np.arctan2(-across[:, 1], down[:, 1])
-    found = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    found = angles_of_rotation(np.stack([across, down, np.cross(across, down)], axis=-2))
     found[stretch[:, 1] <= 1e-6 * stretch[:, 0]] = np.nan
     angles[finite] = found
     return angles

@@ -14,6 +14,7 @@ from facemtl.data.sample import FaceSample
 from facemtl.data.udacity68 import read_udacity68
 from facemtl.data.utkface import read_utkface
 from facemtl.data.w300 import read_w300
+from facemtl.data.w300lp import read_aflw2000, read_w300lp
 from facemtl.data.wflw import read_wflw
 from facemtl.errors import DataError
 
@@ -27,6 +28,8 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "genki4k": ("genki4k", read_genki4k),
     "utkface": ("utkface", read_utkface),
     "w300": ("300W", read_w300),
+    "w300lp": ("300W_LP", read_w300lp),
+    "aflw2000": ("AFLW2000", read_aflw2000),
     "wflw": ("WFLW", read_wflw),
     "celeba": ("CelebA", read_celeba),
     "celeba_aligned": ("CelebA", read_celeba_aligned),
