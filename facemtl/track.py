@@ -1,0 +1,391 @@
+"""Faces that keep their identity in a video: the next crop comes from the last points, and the detector rarely runs.
+
+What is possible without recognising people: a face is followed by where it is, how it moves, how large it is and how
+its five points lie. Two faces that meet are told apart by their motion before they met; if both turn back behind one
+another, or change size and pose meanwhile, their ids may swap. A face that has been away longer than ``memory``, or
+comes back elsewhere, is a new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from facemtl.detect import nms
+from facemtl.errors import BoxError, ConfigError, ModelError
+from facemtl.face import Face
+from facemtl.geometry import box_from_five
+from facemtl.image import as_bgr
+from facemtl.landmarks import SCHEMAS
+from facemtl.motion import Motion
+from facemtl.predictor import Predictor
+from facemtl.presence import presence
+from facemtl.smoothing import FaceSmoother
+
+MOTION_PAUSE = 10  # frames between detections for the sake of motion alone: a camera that pans moves all the time
+MISS = 1.5  # log-odds by which presence falls with each detection that did not find the face, twice at most
+SMALLEST = 10.0  # pixels; points that shrink to less are on no face
+# Costs of two boxes: sides between their centres, plus the natural logarithm of the ratio of their sides.
+SAME_PLACE = 0.4  # under which the points of two tracks are on one face
+MATCH = 0.7  # under which a detection is the face of a track
+DRIFTED = 0.3  # over which the crop is then taken from the detection
+CROWDED = 0.1  # share of their union in which two boxes disturb each other's crops
+VELOCITY_MEMORY = 0.2  # seconds over which a velocity is averaged
+ALONE_MEMORY = 2.0  # seconds after which the motion before a meeting says nothing any more
+REACH, REACH_SPEED = 0.75, 1.0  # where a face may come back: in sides, and in sides a second since it was lost
+STOPPED = 0.25  # what it costs a face, in sides, to have stopped where it was last seen and not moved on
+JUMP = 0.5  # sides from what was expected beyond which points have jumped to something else
+SHAPE_WEIGHT = 4.0  # of the difference of two shapes, in sides, against the distance of their places, in sides
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """Where a face was: time in seconds, centre (2,) and side of its box in pixels, the five points in the box, and the
+    velocity (2,) in pixels a second."""
+
+    time: float
+    centre: np.ndarray
+    side: float
+    shape: np.ndarray
+    velocity: np.ndarray
+
+    def centre_at(self, time: float) -> np.ndarray:
+        return self.centre + self.velocity * (time - self.time)
+
+    def unlike(self, other: _State, centre: np.ndarray) -> float:
+        """How unlike a face at ``centre`` of this size and shape is to ``other``, in sides."""
+        smaller = min(self.side, other.side)
+        distance = float(np.hypot(*(centre - other.centre))) / smaller
+        shape = float(np.sqrt(((self.shape - other.shape) ** 2).sum(axis=1).mean()))
+        return distance + abs(math.log(self.side / other.side)) + SHAPE_WEIGHT * shape
+
+
+class _Track:
+    """One identity. ``state`` is now, ``alone`` when it last stood apart from all others."""
+
+    def __init__(self, face: Face, box: np.ndarray, score: float, time: float, smooth: FaceSmoother | None) -> None:
+        self.born = time
+        self.number = 0  # until it is known whether it is one that came back
+        self.face, self.box, self.score = face, box, score
+        self.smooth = smooth
+        self.state = self.alone = _state(face, box, time, np.zeros(2))
+        self.crowded = False
+        self.misses = 0
+        self.confirmed = 0  # frame in which the detector last found it
+        self.lost = 0.0  # time at which it was
+
+    def next_box(self, time: float) -> np.ndarray:
+        """(4,) where its face should be: moved on at its velocity, by half a side at most."""
+        step = self.state.velocity * (time - self.state.time)
+        length = float(np.hypot(*step))
+        return self.box + np.tile(step * min(1.0, 0.5 * self.state.side / max(length, 1e-9)), 2)
+
+    def follow(self, face: Face, box: np.ndarray, time: float) -> None:
+        """Go on to what was found in a later frame."""
+        step = time - self.state.time
+        velocity = self.alone.velocity
+        if not self.crowded:  # beside another face the points are dragged, and say little about the motion
+            measured = (_centre(box) - self.state.centre) / step
+            span = min(VELOCITY_MEMORY + step, time - self.born)  # at first a plain mean, or it would begin too slow
+            velocity = self.state.velocity + step / span * (measured - self.state.velocity)
+        self.face, self.box, self.state = face, box, _state(face, box, time, velocity)
+
+    def come_back(self, lost: _Track) -> None:
+        """Be the face that was lost: with its number, and the velocity that brought it from there to here."""
+        self.number = lost.number
+        velocity = (self.state.centre - lost.alone.centre) / (self.state.time - lost.alone.time)
+        self.state = self.alone = replace(self.state, velocity=velocity)
+
+    def look_around(self, others: Iterable[_Track]) -> None:
+        """Note whether it stands apart in this frame."""
+        self.crowded = any(_iou(self.box, other.box) > CROWDED for other in others if other is not self)
+        if not self.crowded or self.state.time - self.alone.time > ALONE_MEMORY:
+            self.alone = self.state
+
+    def surprise(self, state: _State) -> float:
+        """How far ``state`` is from what its motion, size and shape before the others came let expect."""
+        return self.alone.unlike(state, self.alone.centre_at(state.time))
+
+    def return_cost(self, state: _State, size: tuple[int, int]) -> float:
+        """How unlike it a face is that appears while it is lost, in sides; infinite where it cannot be the same.
+
+        It may come back near where it was last seen, or near where it would be had it moved on, within the picture.
+        """
+        reach = REACH + REACH_SPEED * (state.time - self.lost)
+        coasted = np.clip(self.alone.centre_at(state.time), 0, (size[1], size[0]))
+        cost = min(self.alone.unlike(state, coasted), self.alone.unlike(state, self.state.centre) + STOPPED)
+        return cost if cost < reach else math.inf
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """What was found for a track in this frame; ``odds`` are the log-odds that it is a face."""
+
+    track: _Track
+    face: Face
+    box: np.ndarray
+    odds: float
+
+
+class Tracker:
+    """Follows faces through the frames of a video. Use one for each video, from one thread.
+
+    The crops of the next frame come from the last points, moved on at constant velocity. The detector of ``predict``
+    runs: where no face is followed; in the frame in which one becomes doubtful or is lost; every ``search`` frames
+    while a lost one is remembered or two overlap; every ``every`` frames; and, at least ten frames after the last time,
+    when something moves away from the known faces (:mod:`facemtl.motion`).
+
+    *An id ends* when :mod:`facemtl.presence` falls under even odds and the detector finds no face there in the same
+    frame. Each detection that misses a face counts against it. Of two tracks on one face the one stays that is nearer
+    to its own motion, size and shape before they met; the other is hidden, and lost.
+    *An id comes back* when within ``memory`` seconds a new face appears within 0.75 face sides, and one more for each
+    second, of where the lost one was last seen or would have moved to; difference in size (natural logarithm) and in
+    shape count like distance. Otherwise a new face gets the next number; none is given twice before :meth:`reset`.
+
+    Args:
+        predict: finds the points; needs a model that has some.
+        every: frames between detections while all is well, at least 1.
+        search: frames between detections while a face is looked for, 1 to ``every``.
+        memory: seconds for which a lost face is remembered, not negative.
+        smooth: steady the points, angles, probabilities and labels (:mod:`facemtl.smoothing`).
+
+    Attributes:
+        detections: how often the detector ran.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    def __init__(
+        self, predict: Predictor, every: int = 30, search: int = 3, memory: float = 1.5, smooth: bool = True
+    ) -> None:
+        if not 1 <= search <= every:
+            raise ConfigError(f"search must be at least 1 and at most every; got {search} and {every}")
+        if not 0 <= memory < math.inf:
+            raise ConfigError(f"memory must be a number of seconds, not negative; got {memory}")
+        self._predict = predict
+        self._every, self._search, self._memory, self._smooth = every, search, memory, smooth
+        self._numbers = itertools.count(1)
+        self.detections = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all faces and the clock, as at a cut or for another video; ids go on counting."""
+        self._tracks: list[_Track] = []
+        self._lost: list[_Track] = []
+        self._size: tuple[int, int] | None = None
+        self._time = -math.inf
+        self._frame = self._detected = 0  # number of this frame, and of the last one that the detector saw
+        self._motion = Motion()
+
+    def __call__(self, frame: np.ndarray, time: float) -> list[Face]:
+        """The faces of the next frame, by ascending ``track_id``.
+
+        Each has the box of its points, the score of the detector when it last saw the face, and ``track_id``.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, or another array that :func:`facemtl.image.as_bgr` takes. A frame of another
+                size than the last forgets all faces: it is another view.
+            time: seconds, from any origin, later than that of the last frame; any spacing.
+
+        Raises:
+            ConfigError: a time that is not finite, or not later than the last.
+            ImageError: a picture that cannot be read; the tracker goes on with the next.
+            ModelError: a model without points, or as :class:`Predictor`.
+        """
+        frame = as_bgr(frame)
+        self._advance(frame.shape[:2], time)
+        looks = self._look(frame, self._tracks, [track.next_box(time) for track in self._tracks])
+        self._motion.see(frame, [look.box for look in looks])
+        looks = self._hide_duplicates(looks, time)
+        if self._wants_detector(looks):
+            looks = self._detect(frame, looks, time)
+        for look in looks:
+            if look.track.state.time < time:  # those of new faces stand where they are
+                look.track.follow(look.face, look.box, time)
+        self._tracks = sorted((look.track for look in looks), key=lambda track: track.number)
+        for track in self._tracks:
+            track.look_around(self._tracks)
+        self._lost = [track for track in self._lost if time - track.lost <= self._memory]
+        return [_shown(track, time) for track in self._tracks]
+
+    def _advance(self, size: tuple[int, int], time: float) -> None:
+        if not math.isfinite(time) or time <= self._time:
+            raise ConfigError(
+                f"frames must come in order: {time} s is not after {self._time} s; reset() starts another video"
+            )
+        if size != self._size:
+            self.reset()
+            self._size = size
+        self._time = time
+        self._frame += 1
+
+    def _look(self, frame: np.ndarray, tracks: Sequence[_Track], boxes: Sequence[np.ndarray]) -> list[_Look]:
+        """What the network finds in a box for each track."""
+        if not tracks:
+            return []
+        faces = self._predict(frame, boxes=np.stack(boxes))
+        looks = []
+        for track, given, face in zip(tracks, boxes, faces, strict=True):
+            box = self._face_box(face)
+            odds = -math.inf if box is None else presence(face, given, box)
+            looks.append(_Look(track, face, given if box is None else box, odds))
+        return looks
+
+    def _face_box(self, face: Face) -> np.ndarray | None:
+        """The box of a face's points, or None where they can be on no face of this picture."""
+        if not len(face.landmarks):
+            raise ModelError("tracking needs a model that finds points")
+        try:
+            box = box_from_five(SCHEMAS[face.schema].to_five(face.landmarks))
+        except BoxError:
+            return None
+        (x, y), (height, width) = _centre(box).tolist(), self._size
+        return box if 0 <= x < width and 0 <= y < height and box[2] - box[0] >= SMALLEST else None
+
+    def _hide_duplicates(self, looks: list[_Look], time: float) -> list[_Look]:
+        """Of several tracks on one face the least surprising one; the others are lost, for they may be behind it."""
+        kept: list[_Look] = []
+        surprises = [look.track.surprise(_state(look.face, look.box, time, np.zeros(2))) for look in looks]
+        for surprise, look in sorted(zip(surprises, looks, strict=True), key=lambda pair: pair[0]):
+            jumped = surprise > JUMP
+            if jumped or any(_same_place(look.box, other.box) for other in kept):
+                self._lose(look.track, time)
+            else:
+                kept.append(look)
+        return kept
+
+    def _lose(self, track: _Track, time: float) -> None:
+        track.lost = time
+        self._lost.append(track)
+
+    def _wants_detector(self, looks: list[_Look]) -> bool:
+        since = self._frame - self._detected
+        if not looks or since >= self._every or len(looks) < len(self._tracks):
+            return True
+        if any(self._doubtful(look) for look in looks):
+            return True
+        if since >= self._search and (self._lost or any(look.track.crowded for look in looks)):
+            return True
+        return since >= MOTION_PAUSE and self._motion.elsewhere()
+
+    def _doubtful(self, look: _Look) -> bool:
+        """Whether presence has fallen, and the detector has not just said otherwise."""
+        odds = look.odds - MISS * min(look.track.misses, 2)
+        return odds == -math.inf or (odds < 0 and self._frame - look.track.confirmed >= self._search)
+
+    def _detect(self, frame: np.ndarray, looks: list[_Look], time: float) -> list[_Look]:
+        """Run the detector: lose what it does not confirm, put right what has drifted, begin what is new."""
+        self.detections += 1
+        self._detected = self._frame
+        self._motion.remember()
+        found = self._predict.detector.detect(frame)
+        keep = nms(found.boxes, found.scores, 0.5)  # a detector of the user's own may find a face twice
+        boxes, scores = found.boxes[keep].astype(np.float64), found.scores[keep].tolist()
+        costs = np.array([[_box_cost(look.box, box) for box in boxes] for look in looks]).reshape(
+            len(looks), len(boxes)
+        )
+        pairs = assign(costs, MATCH)
+        again: list[tuple[_Track, np.ndarray]] = []
+        going: list[_Look] = []
+        for i, look in enumerate(looks):
+            track = look.track
+            if i not in pairs:
+                track.misses += 1
+                if self._doubtful(look):
+                    self._lose(track, time)
+                else:
+                    going.append(look)
+                continue
+            track.misses, track.confirmed = 0, self._frame
+            track.score = scores[pairs[i]]
+            if look.odds < 0 or costs[i, pairs[i]] > DRIFTED:
+                again.append((track, boxes[pairs[i]]))
+            else:
+                going.append(look)
+        for look in self._look(frame, [track for track, _ in again], [box for _, box in again]):
+            if look.odds == -math.inf:
+                self._lose(look.track, time)
+            else:
+                going.append(look)
+        rest = [j for j in range(len(boxes)) if j not in pairs.values()]
+        return going + self._begin(frame, going, boxes[rest], [scores[j] for j in rest], time)
+
+    def _begin(
+        self, frame: np.ndarray, going: list[_Look], boxes: np.ndarray, scores: Sequence[float], time: float
+    ) -> list[_Look]:
+        """Tracks for detections (N, 4) that belong to none: those of lost faces that are back, or new ones."""
+        if not len(boxes):
+            return []
+        taken = [look.box for look in going]
+        fresh: list[_Track] = []
+        for face, score in zip(self._predict(frame, boxes=boxes), scores, strict=True):
+            box = self._face_box(face)
+            if box is None or any(_same_place(box, other) for other in taken):
+                continue
+            taken.append(box)
+            fresh.append(_Track(face, box, score, time, self._smoother()))
+        costs = [[lost.return_cost(track.state, self._size) for track in fresh] for lost in self._lost]
+        pairs = assign(np.array(costs).reshape(len(self._lost), len(fresh)), math.inf)
+        back = {j: self._lost[i] for i, j in pairs.items()}
+        self._lost = [track for track in self._lost if track not in back.values()]
+        for j, track in enumerate(fresh):
+            track.confirmed = self._frame
+            if j in back:
+                track.come_back(back[j])
+            else:
+                track.number = next(self._numbers)
+        return [_Look(track, track.face, track.box, 0.0) for track in fresh]
+
+    def _smoother(self) -> FaceSmoother | None:
+        return FaceSmoother(self._predict.spec.thresholds) if self._smooth else None
+
+
+def assign(costs: np.ndarray, limit: float) -> dict[int, int]:
+    """Row -> column, each once, the cheapest pair first, of costs (N, M) under ``limit``.
+
+    Greedy: with faces that do not overlap it gives what the Hungarian method gives, and where they do the nearest pair
+    is the one to be sure of.
+    """
+    pairs: dict[int, int] = {}
+    for flat in np.argsort(costs, axis=None, kind="stable").tolist():
+        i, j = divmod(flat, costs.shape[1])
+        if costs[i, j] < limit and i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return pairs
+
+
+def _shown(track: _Track, time: float) -> Face:
+    face = replace(track.face, track_id=track.number, score=track.score, box=track.box.astype(np.float32))
+    return face if track.smooth is None else track.smooth(face, time)
+
+
+def _state(face: Face, box: np.ndarray, time: float, velocity: np.ndarray) -> _State:
+    centre, side = _centre(box), float(box[2] - box[0])
+    five = SCHEMAS[face.schema].to_five(face.landmarks).astype(np.float64)
+    return _State(time, centre, side, (five - centre) / side, velocity)
+
+
+def _centre(box: np.ndarray) -> np.ndarray:
+    return (box[:2] + box[2:]) / 2
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Shared area of two boxes (4,) over that of their union."""
+    width, height = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).tolist()
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / (float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - shared)
+
+
+def _box_cost(a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of two square boxes (4,) in sides of the smaller, plus the natural logarithm of their ratio of sides."""
+    first, second = float(a[2] - a[0]), float(b[2] - b[0])
+    return float(np.hypot(*(_centre(a) - _centre(b)))) / min(first, second) + abs(math.log(first / second))
+
+
+def _same_place(a: np.ndarray, b: np.ndarray) -> bool:
+    return _box_cost(a, b) < SAME_PLACE

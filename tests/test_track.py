@@ -1,0 +1,426 @@
+"""Tracking: who keeps which id, how often the detector runs, and what ends a track."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from moving_faces import FPS, HEIGHT, WIDTH, Person, World, away, straight, times
+
+from facemtl.data.mtfl import read_mtfl
+from facemtl.errors import ConfigError, ImageError, ModelError
+from facemtl.face import Attribute, Face
+from facemtl.geometry import box_from_five
+from facemtl.image import read_image
+from facemtl.predictor import Predictor
+from facemtl.track import Tracker, assign
+
+MIDDLE = (WIDTH / 2, HEIGHT / 2)
+
+
+def play(world: World, moments: Sequence[float], tracker: Tracker | None = None) -> list[dict[int, int | None]]:
+    """For each frame track id -> the person (index) whose face that is, None for background."""
+    tracker = Tracker(world) if tracker is None else tracker
+    seen = []
+    for time in moments:
+        faces = tracker(world.frame(time), time)
+        people = [world.nearest(face.box) for face in faces]
+        seen.append({f.track_id: p and world.people.index(p) for f, p in zip(faces, people, strict=True)})
+    return seen
+
+
+def switches(seen: list[dict[int, int | None]]) -> int:
+    """How often a person is seen under another id than before."""
+    ids: dict[int | None, int] = {}
+    count = 0
+    for frame in seen:
+        for number, person in frame.items():
+            count += person is not None and ids.get(person, number) != number
+            ids[person] = number
+    return count
+
+
+# --- assignment -----------------------------------------------------------------------------------------------------
+
+
+def test_the_cheapest_pairs_come_first_and_each_is_used_once() -> None:
+    costs = np.array([[0.3, 0.1, 0.9], [0.2, 0.15, 0.9]])
+    assert assign(costs, 1.0) == {0: 1, 1: 0}
+    assert assign(costs, 0.2) == {0: 1}
+    assert assign(np.zeros((0, 3)), 1.0) == {}
+    assert assign(np.zeros((2, 0)), 1.0) == {}
+    assert assign(np.array([[math.inf]]), math.inf) == {}
+
+
+# --- one face -------------------------------------------------------------------------------------------------------
+
+
+def test_a_still_face_keeps_its_id_and_its_score_and_is_where_its_points_are() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0)), side=60))
+    tracker = Tracker(world)
+    for time in times(2):
+        (face,) = tracker(world.frame(time), time)
+        assert face.track_id == 1
+        assert face.score == pytest.approx(0.99)
+        assert face.box == pytest.approx(box_from_five(face.landmarks), abs=1e-3)
+        assert face.landmarks == pytest.approx(world.people[0].points(time), abs=1.5)
+        assert (face.box.dtype, face.landmarks.dtype) == (np.float32, np.float32)
+
+
+def test_smoothing_can_be_left_out() -> None:
+    """Then the points are those that the predictor found in the box of the last ones."""
+    world = World(Person(straight(MIDDLE, (0, 0))), noise=0.0)
+    tracker = Tracker(world, smooth=False)
+    for time in times(0.2):
+        (face,) = tracker(world.frame(time), time)
+        assert (face.landmarks == np.float32(world.people[0].points(time))).all()
+
+
+def test_the_next_crop_is_where_the_face_will_be() -> None:
+    world = World(Person(straight((60, 120), (100, 0))), noise=0.0)
+    play(world, times(1))
+    (given,) = world.given[-1]
+    assert given == pytest.approx(world.people[0].box(world.time), abs=0.5)  # it moves 4 pixels a frame
+
+
+def test_the_next_crop_is_never_more_than_half_a_side_away() -> None:
+    world = World(Person(straight((60, 120), (100, 0)), side=50), noise=0.0)
+    tracker = Tracker(world)
+    play(world, times(1), tracker)
+    before, calls = world.people[0].box(world.time), len(world.given)
+    tracker(world.frame(world.time), 3.0)  # two seconds without a picture
+    (given,) = world.given[calls]
+    assert given - before == pytest.approx([25, 0, 25, 0], abs=0.5)  # and not the 200 pixels that it would have moved
+
+
+def test_frames_may_come_at_any_spacing() -> None:
+    rng = np.random.default_rng(3)
+    moments = np.cumsum(rng.choice([0.01, 0.033, 0.04, 0.15], 60)).tolist()
+    seen = play(World(Person(straight((40, 120), (50, 0)))), [t for t in moments if t < 4.5])
+    assert all(frame == {1: 0} for frame in seen)
+
+
+def test_a_long_pause_between_frames_does_not_lose_a_face_that_stays() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    assert play(world, [0.0, 0.04, 10.0, 10.04, 60.0]) == 5 * [{1: 0}]
+
+
+# --- how often the detector runs ------------------------------------------------------------------------------------
+
+
+def test_while_all_is_well_the_detector_runs_every_n_frames() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    for every, count in ((30, 4), (10, 10), (1, 100)):
+        tracker = Tracker(world, every=every, search=1)
+        play(world, times(100 / FPS), tracker)
+        assert tracker.detections == count  # in frame 1, then every so many of 100
+
+
+def test_without_a_face_the_detector_runs_in_every_frame() -> None:
+    world = World()
+    tracker = Tracker(world)
+    assert play(world, times(1), tracker) == 25 * [{}]
+    assert tracker.detections == 25
+
+
+def test_a_moving_face_alone_is_no_reason_to_detect() -> None:
+    world = World(Person(straight((60, 100), (80, 0))))
+    tracker = Tracker(world)
+    play(world, times(2), tracker)
+    assert tracker.detections == 2  # of 50 frames
+
+
+def test_motion_elsewhere_brings_the_detector_early() -> None:
+    newcomer = Person(away(straight((260, 70), (0, 0)), 0.0, 0.6), seed=2)
+    world = World(Person(straight((60, 120), (0, 0))), newcomer)
+    tracker = Tracker(world, every=1000)
+    seen = play(world, times(1), tracker)
+    assert seen == 15 * [{1: 0}] + 10 * [{1: 0, 2: 1}]
+    assert tracker.detections == 2
+
+
+def test_a_lost_face_is_looked_for_at_once_and_then_every_few_frames() -> None:
+    stays, goes = Person(straight((60, 120), (0, 0))), Person(away(straight((250, 120), (0, 0)), 0.4, 99), seed=2)
+    world = World(stays, goes)
+    tracker = Tracker(world, every=1000, search=5, memory=1.0)
+    seen = play(world, times(2), tracker)
+    assert seen == 10 * [{1: 0, 2: 1}] + 40 * [{1: 0}]
+    # In the first frame, in that of the loss (number 11), and 5 times in the second after it.
+    assert tracker.detections == 1 + 1 + 5
+
+
+# --- leaving and returning ------------------------------------------------------------------------------------------
+
+
+def test_a_face_that_is_covered_for_a_moment_gets_its_id_back() -> None:
+    seen = play(World(Person(away(straight(MIDDLE, (0, 0)), 1, 2))), times(3))
+    assert seen == 25 * [{1: 0}] + 25 * [{}] + 25 * [{1: 0}]
+
+
+def test_a_face_that_walks_on_behind_something_gets_its_id_back() -> None:
+    seen = play(World(Person(away(straight((40, 120), (80, 0)), 1, 2))), times(3))
+    assert seen == 25 * [{1: 0}] + 25 * [{}] + 25 * [{1: 0}]
+
+
+def test_a_face_that_has_been_away_for_long_is_a_new_one() -> None:
+    seen = play(World(Person(away(straight(MIDDLE, (0, 0)), 1, 3))), times(4))
+    assert seen == 25 * [{1: 0}] + 50 * [{}] + 25 * [{2: 0}]
+
+
+def test_a_face_that_appears_elsewhere_is_a_new_one() -> None:
+    first = Person(away(straight((60, 120), (0, 0)), 1, 99))
+    second = Person(away(straight((260, 120), (0, 0)), 0, 1.2), seed=2)
+    assert play(World(first, second), times(2)) == 25 * [{1: 0}] + 5 * [{}] + 20 * [{2: 1}]
+
+
+def test_a_face_of_another_size_in_the_same_place_is_a_new_one() -> None:
+    first = Person(away(straight(MIDDLE, (0, 0)), 1, 99), side=30)
+    second = Person(away(straight(MIDDLE, (0, 0)), 0, 1.2), side=100, seed=2)
+    assert play(World(first, second), times(2)) == 25 * [{1: 0}] + 5 * [{}] + 20 * [{2: 1}]
+
+
+def test_a_face_that_walks_out_of_the_picture_and_comes_back_there_keeps_its_id() -> None:
+    out_and_back = Person(lambda t: (250 + 80 * t, 120) if t < 1.3 else (250 + 80 * (2.6 - t), 120))
+    seen = play(World(out_and_back), times(2.4))
+    assert [len(frame) for frame in seen].count(0) > 10
+    assert {number for frame in seen for number in frame} == {1}
+
+
+def test_nothing_is_remembered_without_a_memory() -> None:
+    world = World(Person(away(straight(MIDDLE, (0, 0)), 1, 1.2)))
+    assert play(world, times(2), Tracker(world, memory=0.0))[-1] == {2: 0}
+
+
+# --- what ends a track ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [True, False], ids=["by sigma", "by agreement"])
+def test_a_track_ends_in_the_frame_in_which_its_face_is_gone(sigma: bool) -> None:
+    world = World(Person(away(straight(MIDDLE, (0, 0)), 0.4, 99)), sigma=sigma)
+    assert play(world, times(0.8), Tracker(world, every=1000)) == 10 * [{1: 0}] + 10 * [{}]
+
+
+def test_a_face_that_the_detector_overlooks_stays_while_the_network_is_sure() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world, every=5)
+    play(world, times(0.2), tracker)
+    world.blind = True
+    assert play(world, times(3, start=0.2), tracker)[-1] == {1: 0}
+
+
+def test_without_sigma_two_detections_that_overlook_a_face_end_it() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))), sigma=False)
+    tracker = Tracker(world, every=10)
+    play(world, times(0.2), tracker)
+    world.blind = True
+    seen = play(world, times(1, start=0.2), tracker)
+    assert seen == 15 * [{1: 0}] + 10 * [{}]  # the detector ran in frame 1, missed it in frames 11 and 21
+
+
+class Gone:
+    """A network that gives the same ``points`` everywhere, after the first frame."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.world = World(Person(straight(MIDDLE, (0, 0))))
+        self.detector, self.spec = self.world.detector, self.world.spec
+        self.points, self.calls = points, 0
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
+        self.calls += 1
+        faces = self.world(image, boxes=boxes)
+        return faces if self.calls == 1 else [Face(f.box, 1.0, np.float32(self.points), "mtfl5") for f in faces]
+
+
+@pytest.mark.parametrize("points", [np.full((5, 2), 50), 1e5 + 40 * np.eye(5, 2), 160 + np.eye(5, 2)])
+def test_points_that_can_be_on_no_face_end_a_track(points: np.ndarray) -> None:
+    predict = Gone(points)
+    tracker = Tracker(predict)
+    assert len(tracker(predict.world.frame(0.0), 0.0)) == 1
+    assert tracker(predict.world.frame(0.04), 0.04) == []
+
+
+def test_a_model_without_points_cannot_track() -> None:
+    predict = Gone(np.zeros((0, 2)))
+    predict.calls = 1
+    with pytest.raises(ModelError, match="finds points"):
+        Tracker(predict)(predict.world.frame(0.0), 0.0)
+
+
+# --- several faces --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nearer", [0, 1])
+def test_two_faces_that_cross_keep_their_ids(nearer: int) -> None:
+    people = [
+        Person(straight((60, 120), (80, 0)), depth=1 if nearer == 0 else 3, seed=1),
+        Person(straight((260, 120), (-80, 0)), depth=2, seed=2),
+    ]
+    seen = play(World(*people), times(2.5))
+    assert seen[0] == seen[-1] == {1: 0, 2: 1}
+    assert any(len(frame) == 1 for frame in seen)  # one was behind the other
+    assert switches(seen) == 0
+
+
+@pytest.mark.parametrize("nearer", [0, 1])
+def test_a_face_that_passes_one_that_stands_still_leaves_it_its_id(nearer: int) -> None:
+    people = [
+        Person(straight((160, 120), (0, 0)), depth=1 if nearer == 0 else 3, seed=1),
+        Person(straight((40, 120), (100, 0)), depth=2, seed=2),
+    ]
+    seen = play(World(*people), times(2.5))
+    assert seen[0] == seen[-1] == {1: 0, 2: 1}
+    assert switches(seen) == 0
+
+
+@pytest.mark.parametrize("sigma", [True, False])
+def test_five_crossing_faces_without_an_identity_switch(sigma: bool) -> None:
+    """Ten crossings within a second, two or more faces behind others at once: no switch in any of three rehearsals."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        depths, people = rng.permutation(5), []
+        for i in range(5):
+            y, speed = 120 + rng.uniform(-35, 35), rng.uniform(0.8, 1.2)
+            path = straight((40 + 60 * i, y), (speed * (120 - 60 * i), 0))
+            people.append(Person(path, side=rng.uniform(42, 58), depth=float(depths[i]), seed=i))
+        seen = play(World(*people, sigma=sigma, seed=seed), times(2.0))
+        assert seen[0] == {number: number - 1 for number in range(1, 6)}
+        assert min(len(frame) for frame in seen) <= 3
+        assert switches(seen) == 0
+
+
+def test_five_faces_that_turn_behind_one_another_may_swap() -> None:
+    """What is not possible without recognising people: faces that swing to and fro and turn where nobody sees them.
+
+    Three seconds of each of three scenes; the count of switches is what is measured, and may fall.
+    """
+    count = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        depths = rng.permutation(5)
+        swings = [(160 + rng.uniform(-40, 40), rng.uniform(40, 100), rng.uniform(3, 6), 2 * i) for i in range(5)]
+        people = [
+            Person(
+                lambda t, c=c, reach=reach, period=period, phase=phase: (
+                    c + reach * math.sin(2 * math.pi * t / period + phase),
+                    108 + 3 * phase,
+                ),
+                depth=float(depths[i]),
+                seed=i,
+            )
+            for i, (c, reach, period, phase) in enumerate(swings)
+        ]
+        count += switches(play(World(*people, seed=seed), times(3.0)))
+    assert count == 5
+
+
+def test_a_detector_that_finds_a_face_twice_makes_one_track() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0)), side=60))
+    twin = Person(straight((WIDTH / 2 + 25, HEIGHT / 2), (0, 0)), side=60)
+    found = world.detector.detect
+
+    def twice(image: np.ndarray):
+        detections = found(image)
+        boxes = np.concatenate([detections.boxes, twin.box(0.0)[None].astype(np.float32)])
+        return detections._replace(boxes=boxes, scores=np.float32([0.99, 0.8]))
+
+    world.detector.detect = twice
+    assert play(world, times(2), Tracker(world, every=5)) == 50 * [{1: 0}]
+
+
+# --- what a caller can do wrong, and what a source can --------------------------------------------------------------
+
+
+def test_time_must_go_on() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world)
+    play(world, [1.0, 1.1], tracker)
+    for wrong in (1.1, 0.5, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="frames must come in order"):
+            tracker(world.frame(1.1), wrong)
+    assert play(world, [1.2], tracker) == [{1: 0}]
+
+
+def test_after_a_reset_time_and_faces_begin_again_and_ids_go_on() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world)
+    play(world, [5.0], tracker)
+    tracker.reset()
+    assert play(world, [0.0, 0.1], tracker) == [{2: 0}, {2: 0}]
+
+
+def test_another_frame_size_is_another_view() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world)
+    play(world, [0.0, 0.1], tracker)
+    larger = cv2.copyMakeBorder(world.frame(0.2), 0, 60, 0, 80, cv2.BORDER_REPLICATE)
+    (face,) = tracker(larger, 0.2)
+    assert face.track_id == 2
+    assert play(world, [0.3], tracker) == [{3: 0}]
+
+
+def test_a_frame_without_pixels_is_an_error_and_the_next_goes_on() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world)
+    play(world, [0.0, 0.1], tracker)
+    with pytest.raises(ImageError, match="must have pixels"):
+        tracker(np.zeros((0, 0, 3), np.uint8), 0.2)
+    assert play(world, [0.2], tracker) == [{1: 0}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"search": 0}, "search must be at least 1"),
+        ({"every": 2, "search": 3}, "at most every"),
+        ({"memory": -1.0}, "memory must be"),
+        ({"memory": math.nan}, "memory must be"),
+    ],
+)
+def test_numbers_out_of_range_are_errors(wrong: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Tracker(World(), **wrong)
+
+
+def test_labels_are_steady_and_certain_by_the_thresholds_of_the_model() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))))
+    shares = iter(np.tile([0.6, 0.45], 50).tolist())
+
+    class Wavering:
+        detector = world.detector
+        spec = type("Spec", (), {"thresholds": {"smile": 0.9}})
+
+        def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
+            share = next(shares)
+            label = "smiling" if share > 0.5 else "not_smiling"
+            smile = Attribute(label, max(share, 1 - share), {"smiling": share, "not_smiling": 1 - share})
+            return [Face(f.box, 1.0, f.landmarks, "mtfl5", {"smile": smile}) for f in world(image, boxes=boxes)]
+
+    tracker = Tracker(Wavering())
+    shown = [tracker(world.frame(time), time)[0].attributes["smile"] for time in times(1)]
+    assert {(smile.label, smile.certain) for smile in shown} == {("smiling", False)}
+
+
+# --- real faces -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["facemtl-s", "tcdcn"])
+def test_a_real_face_that_moves_and_leaves(model: str, mtfl_root: Path) -> None:
+    """A held-out photo of MTFL moves over a grey picture, in a circle, and is then taken away."""
+    sample = next(s for s in read_mtfl(mtfl_root, "heldout") if s.image.parent.name == "lfw_5590")
+    photo = read_image(sample.image)
+    tracker = Tracker(Predictor(model), smooth=False)
+    for i, time in enumerate(times(2)):
+        frame = np.full((380, 380, 3), 110, np.uint8)
+        x, y = round(60 + 50 * math.cos(i / 8)), round(60 + 50 * math.sin(i / 8))
+        if i < 40:
+            frame[y : y + len(photo), x : x + photo.shape[1]] = photo
+        faces = tracker(frame, time)
+        assert [face.track_id for face in faces] == ([1] if i < 40 else [])
+        for face in faces:
+            apart = np.hypot(*(face.landmarks - sample.points - np.float32([x, y])).T).mean()
+            assert apart < 0.06 * (face.box[2] - face.box[0])
+    assert tracker.detections <= 40 // 10 + 1 + 10
