@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facemtl.data.celeba import read_celeba, read_celeba_aligned, read_mafl
+from facemtl.data.cofw import read_cofw
 from facemtl.data.genki4k import read_genki4k
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.pts import read_pts_folder
@@ -34,6 +35,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "celeba": ("CelebA", read_celeba),
     "celeba_aligned": ("CelebA", read_celeba_aligned),
     "mafl": ("CelebA", read_mafl),
+    "cofw": ("COFW", read_cofw),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
