@@ -36,7 +36,7 @@ _DEMO_EXAMPLES = """examples:
   facemtl demo photos --headless --out results --jsonl results/faces.jsonl
   facemtl demo 0 --headless --out results                 record the camera until Ctrl-C
 
-in the window: q or Esc ends; space, Enter or the right arrow shows the next photo
+in the window: q or Esc ends; space, Enter or the right arrow shows the next photo; t turns tracking off and on
 """
 
 
@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", metavar="DIR", help="write annotated photos (PNG) or an annotated video (mp4) there")
     demo.add_argument("--jsonl", metavar="FILE", help="write one line of JSON a frame")
     demo.add_argument("--max-frames", metavar="N", type=_positive, help="stop after N frames")
+    demo.add_argument(
+        "--no-tracking", dest="tracking", action="store_false", help="look at each frame of a video by itself"
+    )
     demo.add_argument("--no-mirror", dest="mirror", action="store_false", help="show a camera as others see you")
     demo.add_argument(
         "--progress",
@@ -252,6 +255,7 @@ def face_table(name: str, faces: Sequence[Face]) -> str:
 def _demo(args: argparse.Namespace) -> int:
     from facemtl.demo import run_demo
     from facemtl.sources import open_source
+    from facemtl.track import Tracker
 
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source)))
@@ -261,8 +265,9 @@ def _demo(args: argparse.Namespace) -> int:
 
             window = stack.enter_context(closing(Window(f"facemtl: {source.name}")))
         wants_progress = sys.stderr.isatty() if args.progress is None else args.progress
+        predict = load_predictor(args)
         summary = run_demo(
-            load_predictor(args),
+            predict,
             source,
             out_dir=args.out,
             window=window,
@@ -270,6 +275,7 @@ def _demo(args: argparse.Namespace) -> int:
             mirror=args.mirror,
             max_frames=args.max_frames,
             progress=sys.stderr if wants_progress else None,
+            tracker=Tracker(predict) if args.tracking and not source.still else None,
         )
     print(_summary_line(summary, args), file=sys.stderr)
     # Ctrl-C is how a recording without a window ends; elsewhere it leaves work undone.

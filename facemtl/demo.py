@@ -1,9 +1,10 @@
-"""The demo: every frame of a source through a predictor, to a window, annotated pictures or a video, and JSON lines."""
+"""The demo: the faces of every frame of a source, to a window, annotated pictures or a video, and JSON lines."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -21,9 +22,11 @@ from facemtl.face import Face
 from facemtl.files import beside
 from facemtl.image import write_image
 from facemtl.sources import ANNOTATED_SUFFIX, Frame, Source
+from facemtl.track import Tracker
 from facemtl.window import Window
 
-DEFAULT_FPS = 25.0  # of a recording whose source does not say
+DEFAULT_FPS = 25.0  # of a source that does not say
+TRACKING_KEY = "t"
 
 _CLEAR_LINE = "\x1b[K"
 
@@ -38,7 +41,7 @@ class Summary:
         frames: pictures that went through the predictor.
         faces: found in them.
         errors: frames without a picture.
-        seconds: spent in the predictor.
+        seconds: spent in the predictor or tracker.
         interrupted: whether Ctrl-C ended the run.
         pictures: annotated photos written.
         recording: the annotated video, or None if none was written.
@@ -62,6 +65,7 @@ def run_demo(
     mirror: bool = True,
     max_frames: int | None = None,
     progress: TextIO | None = None,
+    tracker: Tracker | None = None,
 ) -> Summary:
     """Run ``predict`` over ``source`` until it ends, the window is closed, or Ctrl-C.
 
@@ -75,6 +79,8 @@ def run_demo(
         mirror: show a camera as a mirror does. Files and coordinates are never mirrored.
         max_frames: stop after this many.
         progress: where to write how far it is, how fast it goes and how long it will take.
+        tracker: follows the faces of a video or camera, in place of ``predict``; the key ``t`` in the window turns it
+            off and on. Photos are never tracked.
 
     Returns:
         What was done. A frame that cannot be read is logged as a warning, gets its line, and the rest goes on.
@@ -87,6 +93,7 @@ def run_demo(
     """
     summary = Summary()
     lost: SourceError | None = None
+    follow = _Follower(predict, None if source.still else tracker, source.fps or DEFAULT_FPS)
     with ExitStack() as stack:
         stack.callback(source.close)
         write_line = stack.enter_context(_json_lines(Path(jsonl))) if jsonl is not None else None
@@ -98,7 +105,7 @@ def run_demo(
         started = time.perf_counter()
         try:
             for frame in islice(source, max_frames):
-                frame, faces, seconds = _predict_frame(predict, frame, summary)
+                frame, faces, seconds = _predict_frame(follow, frame, summary)
                 if write_line:
                     write_line(frame_record(frame, faces))
                 if report:
@@ -110,8 +117,11 @@ def run_demo(
                 if window:
                     if source.kind == "video":  # never faster than life
                         time.sleep(max(0.0, frame.timestamp - (time.perf_counter() - started)))
-                    if not _show(window, source, frame, faces, seconds, mirror):
+                    status = f"{1000 * seconds:.0f} ms   {count_of(len(faces), 'face')}{follow.status}"
+                    if not _show(window, source, frame, faces, status, mirror):
                         break
+                    if TRACKING_KEY in window.pressed():
+                        follow.toggle()
         except KeyboardInterrupt:
             summary.interrupted = True
         except SourceError as error:
@@ -133,15 +143,42 @@ def frame_record(frame: Frame, faces: Sequence[Face]) -> dict[str, Any]:
     return {**record, "faces": [face.to_dict() for face in faces]}
 
 
+class _Follower:
+    """The faces of one frame after the other, tracked or each frame by itself."""
+
+    def __init__(self, predict: Callable[[np.ndarray], list[Face]], tracker: Tracker | None, fps: float) -> None:
+        self._predict, self._tracker = predict, tracker
+        self._tracking = tracker is not None
+        self._clock, self._step = -math.inf, 1 / fps
+
+    def __call__(self, frame: Frame) -> list[Face]:
+        if not self._tracking:
+            return self._predict(frame.image)
+        # Some files repeat timestamps or mix them up; a tracker's clock must go on.
+        self._clock = frame.timestamp if frame.timestamp > self._clock else self._clock + self._step
+        return self._tracker(frame.image, self._clock)
+
+    def toggle(self) -> None:
+        """Stop or start tracking, where there is a tracker; faces found after a pause are new ones."""
+        if self._tracker is not None:
+            self._tracking = not self._tracking
+            self._tracker.reset()
+
+    @property
+    def status(self) -> str:
+        """What the window says of it; nothing where there is no tracker."""
+        return "" if self._tracker is None else f"   tracking {'on' if self._tracking else 'off'}"
+
+
 def _predict_frame(
-    predict: Callable[[np.ndarray], list[Face]], frame: Frame, summary: Summary
+    find: Callable[[Frame], list[Face]], frame: Frame, summary: Summary
 ) -> tuple[Frame, list[Face], float]:
     """The frame, its faces and the seconds that took; without its picture if that is none that can be predicted."""
     faces: list[Face] = []
     started = time.perf_counter()
     if frame.image is not None:
         try:
-            faces = predict(frame.image)
+            faces = find(frame)
         except ImageError as error:
             frame = replace(frame, image=None, error=str(error))
     seconds = time.perf_counter() - started
@@ -155,14 +192,14 @@ def _predict_frame(
     return frame, faces, seconds
 
 
-def _show(window: Window, source: Source, frame: Frame, faces: list[Face], seconds: float, mirror: bool) -> bool:
+def _show(window: Window, source: Source, frame: Frame, faces: list[Face], status: str, mirror: bool) -> bool:
     """Show an annotated frame; False once the user has ended the show."""
     image = frame.image
     if mirror and source.kind == "camera":
         # Mirrored before it is drawn on, or the text would be mirrored too.
         faces = [mirror_face(face, image.shape[1]) for face in faces]
         image = image[:, ::-1]
-    going = window.show(draw_faces(image, faces), f"{1000 * seconds:.0f} ms   {count_of(len(faces), 'face')}")
+    going = window.show(draw_faces(image, faces), status)
     return window.wait() if going and source.still else going
 
 

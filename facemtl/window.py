@@ -38,6 +38,7 @@ class Window:
             raise DeviceError(f"there is no display for the window ({error}): use --headless") from None
         self._open = True
         self._next = False
+        self._pressed: list[str] = []
         self._picture = tkinter.PhotoImage(master=self._root)
         self._root.title(title)
         self._root.resizable(False, False)
@@ -70,6 +71,11 @@ class Window:
             time.sleep(0.02)  # asleep in Python, where Ctrl-C works; Tk's own waiting would not hear it
         return self._open
 
+    def pressed(self) -> list[str]:
+        """Names of the other keys that were pressed since the last call, in order, such as ``t`` or ``F1``."""
+        keys, self._pressed = self._pressed, []
+        return keys
+
     def close(self) -> None:
         """Take the window off the screen."""
         self._open = False
@@ -80,6 +86,8 @@ class Window:
             self._end()
         elif event.keysym in NEXT_KEYS:
             self._next = True
+        else:
+            self._pressed.append(event.keysym)
 
     def _end(self) -> None:
         self._open = False

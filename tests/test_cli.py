@@ -69,7 +69,7 @@ def assert_one_sentence(stderr: str, *words: str) -> None:
     [
         (["--help"], ["predict", "demo", "models"]),
         (["predict", "--help"], ["examples:", "--boxes", "--json", "--tasks", "--schema"]),
-        (["demo", "--help"], ["examples:", "--headless", "--jsonl", "--max-frames", "q or Esc"]),
+        (["demo", "--help"], ["examples:", "--headless", "--jsonl", "--max-frames", "--no-tracking", "q or Esc"]),
         (["models", "--help"], ["models"]),
     ],
 )
@@ -258,7 +258,8 @@ def test_demo_ends_a_video_after_max_frames(predictor: list, tmp_path: Path, cap
     for value in range(6):
         writer.write(np.full((48, 64, 3), 40 * value, np.uint8))
     writer.release()
-    assert cli.main(["demo", str(clip), "--headless", "--out", str(tmp_path), "--max-frames", "4"]) == 0
+    options = ["--headless", "--no-tracking", "--out", str(tmp_path), "--max-frames", "4"]
+    assert cli.main(["demo", str(clip), *options]) == 0
     assert (tmp_path / "clip.avi.faces.mp4").stat().st_size > 0
     summary = capsys.readouterr().err
     assert summary.startswith("4 frames, 4 faces, ")
@@ -289,7 +290,7 @@ def test_ctrl_c_closes_a_video_and_leaves_no_traceback(tmp_path: Path) -> None:
         "import signal, sys, time; from facemtl import cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cli.load_predictor = lambda args: lambda image: time.sleep(0.02) or print('.', flush=True) or []\n"
-        f"sys.exit(cli.main(['demo', {str(clip)!r}, '--headless', '--out', {str(out)!r}]))"
+        f"sys.exit(cli.main(['demo', {str(clip)!r}, '--headless', '--no-tracking', '--out', {str(out)!r}]))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

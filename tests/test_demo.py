@@ -110,6 +110,9 @@ class FakeWindow:
         self.waits += 1
         return True
 
+    def pressed(self) -> list[str]:
+        return []
+
 
 def test_a_photo_gives_an_annotated_picture_and_a_line(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", square(30))
