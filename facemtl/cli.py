@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PREDICT_EXAMPLES = """examples:
   facemtl predict photo.jpg                               a table of the faces
   facemtl predict --json *.jpg > faces.jsonl              one line of JSON a photo, with all points
+  facemtl predict --format coco *.jpg > faces.json        one file for all, for another program
   facemtl predict photo.jpg --out annotated.png           draw them
   facemtl predict photo.jpg --boxes 40,30,160,150         the face is there: skip the detector
   facemtl predict photo.jpg --tasks landmarks,glasses     leave the other attributes out
@@ -38,6 +39,8 @@ _DEMO_EXAMPLES = """examples:
 
 in the window: q or Esc ends; space, Enter or the right arrow shows the next photo; t turns tracking off and on
 """
+
+_FORMATS = ("coco", "cvat", "fiftyone", "fiftyone-detections", "label-studio", "plain", "rekognition")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = _command(commands, "predict", "describe the faces in photos", _PREDICT_EXAMPLES, _predict)
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="photos")
-    predict.add_argument("--json", action="store_true", help="print one line of JSON a photo instead of a table")
+    output = predict.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print one line of JSON a photo instead of a table")
+    output.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="print one document of all photos in another program's format: %(choices)s",
+        metavar="NAME",
+    )
     predict.add_argument(
         "--boxes",
         metavar="X1,Y1,X2,Y2",
@@ -193,16 +203,23 @@ def _predict(args: argparse.Namespace) -> int:
         if not path.exists():
             raise SourceError(f"{path} does not exist")
     predict = load_predictor(args)
+    found = []
     for index, path in enumerate(args.images):
         image = read_image(path)
         faces = predict(image, boxes=boxes)
         if args.out:
             _make_folder(Path(args.out).parent)
             write_image(args.out, draw_faces(image, faces))
-        if args.json:
+        if args.format:
+            found.append((path, image.shape[1], image.shape[0], faces))
+        elif args.json:
             print(json.dumps(frame_record(Frame(path, index, image), faces), allow_nan=False))
         else:
             print(face_table(path, faces))
+    if args.format:
+        from facemtl.formats import ImageFaces, format_text
+
+        print(format_text([ImageFaces(*image) for image in found], args.format), end="")
     return 0
 
 

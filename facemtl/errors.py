@@ -37,3 +37,7 @@ class SourceError(FaceMTLError):
 
 class OutputError(FaceMTLError):
     """A file that cannot be written as asked."""
+
+
+class DependencyError(FaceMTLError, ImportError):
+    """A package that is not installed, because only one feature needs it."""
