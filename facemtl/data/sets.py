@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from facemtl.data.aflw import read_aflw
 from facemtl.data.celeba import read_celeba, read_celeba_aligned, read_mafl
 from facemtl.data.cofw import read_cofw
 from facemtl.data.genki4k import read_genki4k
@@ -36,6 +37,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "celeba_aligned": ("CelebA", read_celeba_aligned),
     "mafl": ("CelebA", read_mafl),
     "cofw": ("COFW", read_cofw),
+    "aflw": ("AFLW", read_aflw),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
