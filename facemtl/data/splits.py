@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
+from facemtl.data.sample import FaceSample
 from facemtl.errors import DataError
+
+SPLITS = ("train", "heldout", "test")  # of sets of one's own
 
 
 def check_split(title: str, split: str, known: tuple[str, ...]) -> None:
@@ -24,3 +29,24 @@ def is_heldout(key: str, one_in: int = 10) -> bool:
 def in_training_split(key: str, split: str) -> bool:
     """Whether a published training row belongs to ``split``, which is ``train`` or ``heldout``."""
     return is_heldout(key) == (split == "heldout")
+
+
+def read_own_split(root: Path, split: str, name: str, read: Callable[[Path], list[FaceSample]]) -> list[FaceSample]:
+    """One split of a set of one's own, which has a label file for each.
+
+    Args:
+        root: the folder of the files.
+        split: ``train``, ``heldout`` or ``test``.
+        name: of a file, with ``{}`` for the split. Where there is none for ``heldout``, a tenth of the pictures of the
+            training file is held out by the hash of their paths.
+        read: the faces of a file.
+
+    Raises:
+        DataError: an unknown split, and what ``read`` raises.
+    """
+    check_split(str(root), split, SPLITS)
+    if split == "test" or (root / name.format("heldout")).exists():
+        return read(root / name.format(split))
+    return [
+        s for s in read(root / name.format("train")) if in_training_split(s.image.relative_to(root).as_posix(), split)
+    ]
