@@ -13,6 +13,7 @@ from facemtl.data.genki4k import read_genki4k
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.pts import read_pts_folder
 from facemtl.data.sample import FaceSample
+from facemtl.data.table import read_table
 from facemtl.data.udacity68 import read_udacity68
 from facemtl.data.utkface import read_utkface
 from facemtl.data.w300 import read_w300
@@ -38,6 +39,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mafl": ("CelebA", read_mafl),
     "cofw": ("COFW", read_cofw),
     "aflw": ("AFLW", read_aflw),
+    "table": ("table", read_table),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
