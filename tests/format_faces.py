@@ -79,11 +79,11 @@ def random_faces(seed: int, schema: str, unmarked: bool) -> list[ImageFaces]:
             points = rng.uniform(-0.2, 1.2, (len(SCHEMAS[schema]), 2)) * (width, height)
             if unmarked:
                 points[rng.random(len(points)) < 0.3] = np.nan
-                points[0] = 1.0  # one is: a face of which none is marked has no points
+            points[0] = 1.0  # one is marked and inside: a face of which none is has no points
             angles = rng.uniform(-90, 90, 3)
             faces.append(
                 Face(
-                    box=np.float32([*corner, *(corner + rng.uniform(1, width, 2))]),
+                    box=np.float32([*corner, *(corner + rng.uniform(30, width, 2))]),
                     score=float(rng.random()),
                     landmarks=np.float32(points),
                     schema=schema,
@@ -91,7 +91,7 @@ def random_faces(seed: int, schema: str, unmarked: bool) -> list[ImageFaces]:
                         name: attribute(name, *rng.dirichlet(np.ones(len(labels))), certain=bool(rng.random() < 0.5))
                         for name, labels in ATTRIBUTES.items()
                     },
-                    landmark_sigma=None if unmarked else rng.uniform(0, 9, len(points)).astype(np.float32),
+                    landmark_sigma=rng.uniform(0, 9, len(points)).astype(np.float32) if rng.random() < 0.7 else None,
                     pose=Pose(*angles) if rng.random() < 0.7 else None,
                     quality=float(rng.random()) if rng.random() < 0.7 else None,
                     track_id=int(rng.integers(1000)) if rng.random() < 0.7 else None,

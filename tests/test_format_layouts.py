@@ -261,7 +261,19 @@ def test_label_studio_gives_what_people_corrected():
     (face,) = image.faces
     assert face.attributes["smile"] == Attribute("not_smiling", 0.1, {"smiling": 0.9, "not_smiling": 0.1})
     np.testing.assert_allclose(face.landmarks, [[49.5, 39.5], *FIVE[1:]], atol=1e-4)
-    assert face.landmark_sigma is None
+    np.testing.assert_array_equal(face.landmark_sigma, [1, 1, 2, 0.5, np.nan])
+
+
+def test_label_studio_gets_what_lies_in_the_picture():
+    # from corner to corner: the box -50..150 x -50..110, the points at the edges and a little beyond
+    points = np.float32([[-0.5, -0.5], [-0.51, 0], [199.5, 99.5], [0, 99.51], [np.nan, np.nan]])
+    inside = a_face(box=np.float32([-50.5, -50.5, 149.5, 109.5]), landmarks=points)
+    outside = a_face(box=np.float32([-50, 0, -1, 20]))
+    (task,) = formats.to_label_studio([ImageFaces("a", 200, 100, [outside, inside])])
+    box, *others = task["predictions"][0]["result"]
+    assert [box["value"][key] for key in ("x", "y", "width", "height")] == [0.0, 0.0, 75.0, 100.0]
+    found = {r["value"]["keypointlabels"][0]: r["value"] for r in others if r["type"] == "keypointlabels"}
+    assert {name: (v["x"], v["y"]) for name, v in found.items()} == {"left_eye": (0, 0), "nose_tip": (100, 100)}
 
 
 # --- FiftyOne, Rekognition ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,8 @@ def _annotation(image: ImageFaces, face: Face) -> dict[str, Any]:
         "attributes": flat_attributes(face),
     }
     if face.landmark_sigma is not None:
-        annotation["landmark_sigma"] = rounded(face.landmark_sigma, 4)
+        sigmas = rounded(face.landmark_sigma, 4)
+        annotation["landmark_sigma"] = [sigma if math.isfinite(sigma) else None for sigma in sigmas]
     return annotation
 
 

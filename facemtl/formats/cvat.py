@@ -136,7 +136,7 @@ def _add_face(image: ET.Element, face: Face, shape: dict[str, str]) -> None:
         x, y = (point if marked else np.zeros(2)) + HALF
         place = {"outside": str(int(not marked)), "points": f"{x:.3f},{y:.3f}"}
         element = ET.SubElement(skeleton, "points", {"label": name, "source": "auto", "occluded": "0", **place})
-        if face.landmark_sigma is not None:
+        if face.landmark_sigma is not None and np.isfinite(face.landmark_sigma[i]):
             _add_attribute(element, "sigma", f"{face.landmark_sigma[i]:.4f}")
 
 
@@ -194,7 +194,7 @@ def _face(box: ET.Element | None, skeleton: ET.Element | None) -> Face:
     return make_face(corners, schema, points, {k: v for k, v in flat.items() if v != ""}, sigma)
 
 
-def _points(skeleton: ET.Element, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def _points(skeleton: ET.Element, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     points, sigma = np.full((len(names), 2), np.nan), np.full(len(names), np.nan)
     for element in skeleton.iter("points"):
         i = names.index(element.attrib["label"])
@@ -203,4 +203,4 @@ def _points(skeleton: ET.Element, names: Sequence[str]) -> tuple[np.ndarray, np.
         for attribute in element.iter("attribute"):
             if attribute.attrib["name"] == "sigma" and attribute.text:
                 sigma[i] = float(attribute.text)
-    return points, sigma if np.isfinite(sigma).all() else None
+    return points, sigma

@@ -108,13 +108,16 @@ def make_face(
         points: (K, 2) image pixels, NaN where a point is not marked; None or all NaN for a face without points.
         flat: as :func:`flat_attributes` gives; values may be text. Names that it does not know are passed over, and a
             label without probabilities, such as a person gives, has probability 1.
-        sigma: (K,) pixels, or None.
+        sigma: (K,) pixels, NaN where there is none, or None; all NaN is None.
 
     Raises:
         DataError: no box and no point, an impossible box, or a label that the attribute does not have.
     """
     if points is None or not np.isfinite(points).any():
         points, sigma = np.zeros((0, 2)), None
+    if sigma is not None:
+        sigma = np.asarray(sigma, np.float32)
+        sigma = sigma if np.isfinite(sigma).any() else None
     if box is None:
         if not len(points):
             raise DataError("a face has neither a box nor points")
@@ -128,7 +131,7 @@ def make_face(
         landmarks=np.float32(points),
         schema=schema,
         attributes=_attributes(flat),
-        landmark_sigma=None if sigma is None else np.float32(sigma),
+        landmark_sigma=sigma,
         pose=Pose(*(float(flat[name]) for name in ANGLES)) if all(name in flat for name in ANGLES) else None,
         quality=float(flat["quality"]) if "quality" in flat else None,
         track_id=int(flat["track_id"]) if "track_id" in flat else None,

@@ -55,9 +55,10 @@ def to_label_studio(
 ) -> list[dict[str, Any]]:
     """One task a picture, with one prediction.
 
-    Coordinates are percents of the picture's size from its top left corner, with six digits after the point. The
-    numbers that no tag can show stand in ``meta``: :func:`facemtl.formats.images.flat_attributes` at the face, and
-    ``sigma``, in pixels, at a point. NaN points are left out.
+    Coordinates are percents of the picture's size from its top left corner, with six digits after the point. Label
+    Studio refuses predictions beyond 100: boxes are clipped to the picture, and points outside of it (and NaN) left
+    out, as is a face whose box is wholly outside. The numbers that no tag can show stand in ``meta``:
+    :func:`facemtl.formats.images.flat_attributes` at the face, and ``sigma``, in pixels, at a point.
 
     Args:
         images: the faces.
@@ -93,7 +94,10 @@ def _regions(image: ImageFaces, face: Face, identity: str) -> list[dict[str, Any
         size = {"original_width": image.width, "original_height": image.height, "image_rotation": 0}
         return {"id": identity, "type": kind, "from_name": tag, "to_name": _IMAGE, **size, "value": value, **more}
 
-    left, top, width, height = rounded(np.multiply(image.box_ratios(face.box), 100), _DIGITS)
+    corners = (100 * image.ratios(face.box.reshape(2, 2))).clip(0, 100)
+    (left, top), (width, height) = rounded([corners[0], corners[1] - corners[0]], _DIGITS)
+    if not (width > 0 and height > 0):
+        return []
     place = {"x": left, "y": top, "width": width, "height": height, "rotation": 0}
     flat = flat_attributes(face)
     regions = [
@@ -104,8 +108,9 @@ def _regions(image: ImageFaces, face: Face, identity: str) -> list[dict[str, Any
         regions.append(region("choices", name, place | {"choices": [attribute.label]}, score=score))
     percents = rounded(100 * image.ratios(face.landmarks), _DIGITS)
     for i, (name, (x, y)) in enumerate(zip(SCHEMAS[face.schema].names, percents, strict=False)):  # or no points at all
-        if np.isfinite(face.landmarks[i]).all():
-            meta = {} if face.landmark_sigma is None else {"meta": {"sigma": rounded(face.landmark_sigma[i], 4)}}
+        if 0 <= x <= 100 and 0 <= y <= 100:
+            sigma = np.nan if face.landmark_sigma is None else face.landmark_sigma[i]
+            meta = {"meta": {"sigma": rounded(sigma, 4)}} if np.isfinite(sigma) else {}
             value = {"x": x, "y": y, "width": _POINT_WIDTH, "keypointlabels": [name]}
             point = region("keypointlabels", face.schema, value, parentID=identity, **meta)
             regions.append(point | {"id": f"{identity}-{name}"})
@@ -179,4 +184,4 @@ def _face(box: np.ndarray, flat: Mapping[str, Any], found: Mapping[tuple[str, st
         i = SCHEMAS[schema].names.index(label)
         points[i] = place
         sigma[i] = np.nan if deviation is None else deviation
-    return make_face(box, schema, points, flat, sigma if np.isfinite(sigma).all() else None)
+    return make_face(box, schema, points, flat, sigma)

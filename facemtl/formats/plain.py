@@ -116,9 +116,10 @@ def to_plain(images: Sequence[ImageFaces]) -> dict[str, Any]:
     """``{"face_version": 1, "images": [{"name", "width", "height", "faces"}]}``; nothing is lost but digits.
 
     Raises:
-        DataError: a point is NaN, as in faces read from annotations; JSON has no such number.
+        DataError: a point or sigma is NaN, as in faces read from annotations; JSON has no such number.
     """
-    if not all(np.isfinite(face.landmarks).all() for image in images for face in image.faces):
+    arrays = [array for image in images for face in image.faces for array in (face.landmarks, face.landmark_sigma)]
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
         raise DataError("facemtl's JSON holds no unmarked points; COCO, CVAT and Label Studio do")
     return {
         "face_version": FACE_VERSION,
