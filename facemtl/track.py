@@ -26,7 +26,7 @@ from facemtl.predictor import Predictor
 from facemtl.presence import presence
 from facemtl.smoothing import FaceSmoother
 
-MOTION_PAUSE = 10  # frames between detections for the sake of motion alone: a camera that pans moves all the time
+MOTION_PAUSE = 22  # frames between detections for the sake of motion: under a twentieth of them where all moves
 MISS = 1.5  # log-odds by which presence falls with each detection that did not find the face, twice at most
 SMALLEST = 10.0  # pixels; points that shrink to less are on no face
 # Costs of two boxes: sides between their centres, plus the natural logarithm of the ratio of their sides.
@@ -36,7 +36,7 @@ DRIFTED = 0.3  # over which the crop is then taken from the detection
 CROWDED = 0.1  # share of their union in which two boxes disturb each other's crops
 VELOCITY_MEMORY = 0.2  # seconds over which a velocity is averaged
 ALONE_MEMORY = 2.0  # seconds after which the motion before a meeting says nothing any more
-REACH, REACH_SPEED = 0.75, 1.0  # where a face may come back: in sides, and in sides a second since it was lost
+REACH, REACH_SPEED = 0.75, 1.0  # where a face may come back: in sides, and in sides a second since it was seen
 STOPPED = 0.25  # what it costs a face, in sides, to have stopped where it was last seen and not moved on
 JUMP = 0.5  # sides from what was expected beyond which points have jumped to something else
 SHAPE_WEIGHT = 4.0  # of the difference of two shapes, in sides, against the distance of their places, in sides
@@ -76,7 +76,6 @@ class _Track:
         self.crowded = False
         self.misses = 0
         self.confirmed = 0  # frame in which the detector last found it
-        self.lost = 0.0  # time at which it was
 
     def next_box(self, time: float) -> np.ndarray:
         """(4,) where its face should be: moved on at its velocity, by half a side at most."""
@@ -110,12 +109,12 @@ class _Track:
         """How far ``state`` is from what its motion, size and shape before the others came let expect."""
         return self.alone.unlike(state, self.alone.centre_at(state.time))
 
-    def return_cost(self, state: _State, size: tuple[int, int]) -> float:
+    def return_cost(self, state: _State, size: tuple[int, int], memory: float) -> float:
         """How unlike it a face is that appears while it is lost, in sides; infinite where it cannot be the same.
 
         It may come back near where it was last seen, or near where it would be had it moved on, within the picture.
         """
-        reach = REACH + REACH_SPEED * (state.time - self.lost)
+        reach = REACH + REACH_SPEED * min(state.time - self.state.time, memory)
         coasted = np.clip(self.alone.centre_at(state.time), 0, (size[1], size[0]))
         cost = min(self.alone.unlike(state, coasted), self.alone.unlike(state, self.state.centre) + STOPPED)
         return cost if cost < reach else math.inf
@@ -136,15 +135,15 @@ class Tracker:
 
     The crops of the next frame come from the last points, moved on at constant velocity. The detector of ``predict``
     runs: where no face is followed; in the frame in which one becomes doubtful or is lost; every ``search`` frames
-    while a lost one is remembered or two overlap; every ``every`` frames; and, at least ten frames after the last time,
+    while a lost one is remembered or two overlap; every ``every`` frames; and, at least 22 frames after the last time,
     when something moves away from the known faces (:mod:`facemtl.motion`).
 
-    *An id ends* when :mod:`facemtl.presence` falls under even odds and the detector finds no face there in the same
-    frame. Each detection that misses a face counts against it. Of two tracks on one face the one stays that is nearer
-    to its own motion, size and shape before they met; the other is hidden, and lost.
+    *An id ends* when :mod:`facemtl.presence` falls under even odds, or the points jump by half a side, and the detector
+    finds no face there in the same frame; a detection that misses a face counts against it. Of two tracks on one face
+    that one stays which is nearer to its own motion, size and shape before they met; the other is hidden, and lost.
     *An id comes back* when within ``memory`` seconds a new face appears within 0.75 face sides, and one more for each
     second, of where the lost one was last seen or would have moved to; difference in size (natural logarithm) and in
-    shape count like distance. Otherwise a new face gets the next number; none is given twice before :meth:`reset`.
+    shape count like distance. Otherwise a new face gets the next number; none is given twice.
 
     Args:
         predict: finds the points; needs a model that has some.
@@ -161,7 +160,7 @@ class Tracker:
     """
 
     def __init__(
-        self, predict: Predictor, every: int = 30, search: int = 3, memory: float = 1.5, smooth: bool = True
+        self, predict: Predictor, every: int = 60, search: int = 3, memory: float = 1.5, smooth: bool = True
     ) -> None:
         if not 1 <= search <= every:
             raise ConfigError(f"search must be at least 1 and at most every; got {search} and {every}")
@@ -210,7 +209,7 @@ class Tracker:
         self._tracks = sorted((look.track for look in looks), key=lambda track: track.number)
         for track in self._tracks:
             track.look_around(self._tracks)
-        self._lost = [track for track in self._lost if time - track.lost <= self._memory]
+        self._lost = [track for track in self._lost if time - track.state.time <= self._memory]
         return [_shown(track, time) for track in self._tracks]
 
     def _advance(self, size: tuple[int, int], time: float) -> None:
@@ -254,14 +253,10 @@ class Tracker:
         for surprise, look in sorted(zip(surprises, looks, strict=True), key=lambda pair: pair[0]):
             jumped = surprise > JUMP
             if jumped or any(_same_place(look.box, other.box) for other in kept):
-                self._lose(look.track, time)
+                self._lost.append(look.track)
             else:
                 kept.append(look)
         return kept
-
-    def _lose(self, track: _Track, time: float) -> None:
-        track.lost = time
-        self._lost.append(track)
 
     def _wants_detector(self, looks: list[_Look]) -> bool:
         since = self._frame - self._detected
@@ -297,7 +292,7 @@ class Tracker:
             if i not in pairs:
                 track.misses += 1
                 if self._doubtful(look):
-                    self._lose(track, time)
+                    self._lost.append(track)
                 else:
                     going.append(look)
                 continue
@@ -309,7 +304,7 @@ class Tracker:
                 going.append(look)
         for look in self._look(frame, [track for track, _ in again], [box for _, box in again]):
             if look.odds == -math.inf:
-                self._lose(look.track, time)
+                self._lost.append(look.track)
             else:
                 going.append(look)
         rest = [j for j in range(len(boxes)) if j not in pairs.values()]
@@ -329,7 +324,7 @@ class Tracker:
                 continue
             taken.append(box)
             fresh.append(_Track(face, box, score, time, self._smoother()))
-        costs = [[lost.return_cost(track.state, self._size) for track in fresh] for lost in self._lost]
+        costs = [[lost.return_cost(track.state, self._size, self._memory) for track in fresh] for lost in self._lost]
         pairs = assign(np.array(costs).reshape(len(self._lost), len(fresh)), math.inf)
         back = {j: self._lost[i] for i, j in pairs.items()}
         self._lost = [track for track in self._lost if track not in back.values()]
