@@ -10,6 +10,7 @@ from facemtl.data.aflw import read_aflw
 from facemtl.data.celeba import read_celeba, read_celeba_aligned, read_mafl
 from facemtl.data.cofw import read_cofw
 from facemtl.data.genki4k import read_genki4k
+from facemtl.data.lfw import read_lfw
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.pts import read_pts_folder
 from facemtl.data.sample import FaceSample
@@ -39,6 +40,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mafl": ("CelebA", read_mafl),
     "cofw": ("COFW", read_cofw),
     "aflw": ("AFLW", read_aflw),
+    "lfw": ("LFW", read_lfw),
     "table": ("table", read_table),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
