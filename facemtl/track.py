@@ -75,7 +75,7 @@ class _Track:
         self.state = self.alone = _state(face, box, time, np.zeros(2))
         self.crowded = False
         self.misses = 0
-        self.confirmed = 0  # frame in which the detector last found it
+        self.confirmed, self.vouched = 0, 0.0  # frame in which the detector last found it, and the odds there
 
     def next_box(self, time: float) -> np.ndarray:
         """(4,) where its face should be: moved on at its velocity, by half a side at most."""
@@ -269,9 +269,10 @@ class Tracker:
         return since >= MOTION_PAUSE and self._motion.elsewhere()
 
     def _doubtful(self, look: _Look) -> bool:
-        """Whether presence has fallen, and the detector has not just said otherwise."""
-        odds = look.odds - MISS * min(look.track.misses, 2)
-        return odds == -math.inf or (odds < 0 and self._frame - look.track.confirmed >= self._search)
+        """Whether presence has fallen, and not in spite of what the detector has just said of much the same crop."""
+        track = look.track
+        vouched = self._frame - track.confirmed < self._search and look.odds > track.vouched - MISS
+        return look.odds - MISS * min(track.misses, 2) < 0 and not vouched
 
     def _detect(self, frame: np.ndarray, looks: list[_Look], time: float) -> list[_Look]:
         """Run the detector: lose what it does not confirm, put right what has drifted, begin what is new."""
@@ -296,13 +297,14 @@ class Tracker:
                 else:
                     going.append(look)
                 continue
-            track.misses, track.confirmed = 0, self._frame
+            track.misses, track.confirmed, track.vouched = 0, self._frame, look.odds
             track.score = scores[pairs[i]]
             if look.odds < 0 or costs[i, pairs[i]] > DRIFTED:
                 again.append((track, boxes[pairs[i]]))
             else:
                 going.append(look)
         for look in self._look(frame, [track for track, _ in again], [box for _, box in again]):
+            look.track.vouched = look.odds
             if look.odds == -math.inf:
                 self._lost.append(look.track)
             else:

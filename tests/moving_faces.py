@@ -55,9 +55,12 @@ class Person:
 
 
 class World:
-    """People in front of a still background. It is the predictor, and ``detector``, of its own frames."""
+    """People in front of a still background. It is the predictor, and ``detector``, of its own frames.
 
-    def __init__(self, *people: Person, noise: float = 0.005, sigma: bool = True, seed: int = 0) -> None:
+    ``noise`` and ``sigma`` (None: the network gives none) are standard deviations of a face's points, in its sides.
+    """
+
+    def __init__(self, *people: Person, noise: float = 0.005, sigma: float | None = 0.011, seed: int = 0) -> None:
         self.people = people
         self.detector = SimpleNamespace(detect=self._detect)
         self.spec = SimpleNamespace(thresholds={})
@@ -121,8 +124,8 @@ class World:
             points, relative = (box[:2] + box[2:]) / 2 + 0.9 * side * AVERAGE, 0.04
         else:
             side = person.side
-            points, relative = person.points(self.time) + self._rng.normal(0, self._noise * side, (5, 2)), 0.011
-        sigma = np.full(5, relative * side, np.float32) if self._sigma else None
+            points, relative = person.points(self.time) + self._rng.normal(0, self._noise * side, (5, 2)), self._sigma
+        sigma = None if self._sigma is None else np.full(5, relative * side, np.float32)
         return Face(np.float32(box), 1.0, np.float32(points), "mtfl5", landmark_sigma=sigma)
 
 

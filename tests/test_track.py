@@ -198,8 +198,8 @@ def test_nothing_is_remembered_without_a_memory() -> None:
 # --- what ends a track ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sigma", [True, False], ids=["by sigma", "by agreement"])
-def test_a_track_ends_in_the_frame_in_which_its_face_is_gone(sigma: bool) -> None:
+@pytest.mark.parametrize("sigma", [0.011, None], ids=["by sigma", "by agreement"])
+def test_a_track_ends_in_the_frame_in_which_its_face_is_gone(sigma: float | None) -> None:
     world = World(Person(away(straight(MIDDLE, (0, 0)), 0.4, 99)), sigma=sigma)
     assert play(world, times(0.8), Tracker(world, every=1000)) == 10 * [{1: 0}] + 10 * [{}]
 
@@ -212,8 +212,25 @@ def test_a_face_that_the_detector_overlooks_stays_while_the_network_is_sure() ->
     assert play(world, times(3, start=0.2), tracker)[-1] == {1: 0}
 
 
+def test_a_face_of_which_the_network_is_never_sure_lives_by_the_detector() -> None:
+    """It is asked when the odds have fallen, in frame 2, and from then on every ``search`` frames."""
+    world = World(Person(straight(MIDDLE, (0, 0))), sigma=0.03)
+    tracker = Tracker(world, every=1000, search=5)
+    assert play(world, times(1), tracker) == 25 * [{1: 0}]
+    assert tracker.detections == 2 + 4  # in frames 1, 2, 7, 12, 17 and 22
+    world.blind = True
+    assert play(world, times(0.2, start=1.0), tracker) == [{1: 0}, *4 * [{}]]  # frames 26, and 27 on
+
+
+def test_a_doubt_is_not_put_off_by_a_detection_just_before() -> None:
+    world = World(Person(away(straight(MIDDLE, (0, 0)), 0.4, 99)))
+    assert play(world, times(0.6), Tracker(world, every=9, search=9)) == 10 * [{1: 0}] + 5 * [
+        {}
+    ]  # the detector: frame 10
+
+
 def test_without_sigma_two_detections_that_overlook_a_face_end_it() -> None:
-    world = World(Person(straight(MIDDLE, (0, 0))), sigma=False)
+    world = World(Person(straight(MIDDLE, (0, 0))), sigma=None)
     tracker = Tracker(world, every=10)
     play(world, times(0.2), tracker)
     world.blind = True
@@ -276,8 +293,8 @@ def test_a_face_that_passes_one_that_stands_still_leaves_it_its_id(nearer: int) 
     assert switches(seen) == 0
 
 
-@pytest.mark.parametrize("sigma", [True, False])
-def test_five_crossing_faces_without_an_identity_switch(sigma: bool) -> None:
+@pytest.mark.parametrize("sigma", [0.011, None])
+def test_five_crossing_faces_without_an_identity_switch(sigma: float | None) -> None:
     """Ten crossings within a second, two or more faces behind others at once: no switch in any of three rehearsals."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
