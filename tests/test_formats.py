@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -286,6 +287,18 @@ def test_predict_knows_every_format_and_gives_json_or_a_format(photos, capsys):
         with pytest.raises(SystemExit, match="2"):
             cli.main(["predict", *photos, *wrong])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_the_document_says_what_there_is(monkeypatch):
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w[\w-]*)` \|", text, flags=re.MULTILINE)) == set(FORMATS)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    exec(code, names)
+    (face,) = names["back"]
+    (annotation,) = names["document"]["annotations"]
+    assert annotation["num_keypoints"] == len(face.landmarks) > 0
 
 
 def test_formats_need_numpy_alone():
