@@ -239,8 +239,8 @@ def test_a_data_set_that_is_nowhere_says_what_to_set(monkeypatch, value):
 
 
 def test_an_unknown_data_set_lists_the_known_ones():
-    with pytest.raises(DataError, match="unknown data set 'lfw'; known: mtfl"):
-        read_split("lfw", "train")
+    with pytest.raises(DataError, match="unknown data set 'mtfl6'; known: mtfl"):
+        read_split("mtfl6", "train")
 
 
 @pytest.mark.parametrize("name", DATA_SETS)

@@ -1,7 +1,7 @@
 """CVAT: faces of one's own from "CVAT for images" XML.
 
-Format (https://docs.cvat.ai/docs/other/xml_format, version 1.1): ``annotations`` with an ``image`` (``name``, ``width``,
-``height``) for each picture, and in it
+Format (https://docs.cvat.ai/docs/other/xml_format, version 1.1): ``annotations`` with an ``image`` (``name``,
+``width``, ``height``) for each picture, and in it
 
 * ``skeleton``: a face, with a ``points`` for each point, ``label`` its name, ``points`` its ``x,y``; ``outside="1"``
   is missing, ``occluded="1"`` is there but hidden;
