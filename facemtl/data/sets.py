@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facemtl.data.aflw import read_aflw
+from facemtl.data.biwi import read_biwi
 from facemtl.data.celeba import read_celeba, read_celeba_aligned, read_mafl
 from facemtl.data.cofw import read_cofw
 from facemtl.data.genki4k import read_genki4k
@@ -41,6 +42,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "cofw": ("COFW", read_cofw),
     "aflw": ("AFLW", read_aflw),
     "lfw": ("LFW", read_lfw),
+    "biwi": ("BIWI", read_biwi),
     "table": ("table", read_table),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
