@@ -48,7 +48,7 @@ def test_an_annotation(tmp_path):
     assert np.isnan(sample.points[4]).all()  # not labelled, whatever its 0 and 0
     np.testing.assert_array_equal(sample.box, [5, 6, 45, 56])
     assert (sample.schema, sample.source) == ("mtfl5", "test.json:annotation 7")
-    assert sample.labels == {"glasses": -1, "smile": 1, "gender": -1, "pose": -1, "age": -1}
+    assert sample.labels == {"smile": 1}
 
 
 def test_points_go_by_their_names(tmp_path):
@@ -62,6 +62,16 @@ def test_other_categories_and_faces_without_boxes(tmp_path):
     samples = read_coco(write_coco(tmp_path, [car, face(bbox=None), face(9)]), "test", "mtfl5")
     assert [s.source for s in samples] == ["test.json:annotation 7", "test.json:annotation 9"]
     assert samples[0].box is None
+
+
+def test_all_faces_of_a_file_have_the_tasks_that_any_of_them_labels(tmp_path):
+    faces = [face(), face(8, attributes={"smile": "smiling"}), face(9, attributes={"gender": "female"})]
+    samples = read_coco(write_coco(tmp_path, faces), "test", "mtfl5")
+    assert [s.labels for s in samples] == [
+        {"smile": -1, "gender": -1},
+        {"smile": 0, "gender": -1},
+        {"smile": -1, "gender": 1},
+    ]
 
 
 def test_a_tenth_of_the_pictures_is_held_out_where_there_is_no_file_for_it(tmp_path):

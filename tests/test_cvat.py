@@ -50,7 +50,7 @@ def test_a_skeleton_with_its_box(tmp_path):
     np.testing.assert_array_equal(sample.points[[0, 2]], [[10.25, 20], [21, 30.5]])  # a hidden point is a point
     assert np.isnan(sample.points[[1, 3, 4]]).all()  # outside, and not there at all
     np.testing.assert_array_equal(sample.box, [5, 6, 45, 56])
-    assert sample.labels == {"glasses": -1, "smile": 0, "gender": 1, "pose": -1, "age": -1}
+    assert sample.labels == {"smile": 0, "gender": 1}
     assert (sample.schema, sample.source) == ("mtfl5", "test.xml:a/b.jpg:1")
 
 

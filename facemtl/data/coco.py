@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from facemtl.data.named import box_of, check_names, labels_by_name, points_by_name
+from facemtl.data.named import box_of, check_names, labels_by_name, points_by_name, with_labelled_tasks
 from facemtl.data.rows import image_of, listed
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import read_own_split
@@ -70,7 +70,7 @@ def _read(root: Path, path: Path, schema: str) -> list[FaceSample]:
         raise DataError(f"{len(bad)} bad annotations in {path}:\n{listed(bad)}")
     if not samples:
         raise DataError(f"{path} holds no annotations with keypoints")
-    return samples
+    return with_labelled_tasks(samples)
 
 
 def _sample(root: Path, row: dict, files: dict, names: list[str], schema: str, where: str) -> FaceSample:

@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from facemtl.data.named import box_of, finite_pair, labels_by_name, points_by_name
+from facemtl.data.named import box_of, finite_pair, labels_by_name, points_by_name, with_labelled_tasks
 from facemtl.data.rows import image_of, listed
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import read_own_split
@@ -63,7 +63,7 @@ def _read(root: Path, path: Path, schema: str) -> list[FaceSample]:
         raise DataError(f"{len(bad)} bad pictures in {path}:\n{listed(bad)}")
     if not samples:
         raise DataError(f"{path} holds no faces")
-    return samples
+    return with_labelled_tasks(samples)
 
 
 def _parse(path: Path) -> Element:

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from facemtl.data.coco import read_json
-from facemtl.data.named import box_of, labels_by_name, points_by_name
+from facemtl.data.named import box_of, labels_by_name, points_by_name, with_labelled_tasks
 from facemtl.data.rows import image_of, listed
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import read_own_split
@@ -65,7 +65,7 @@ def _read(root: Path, path: Path, schema: str, key: str) -> list[FaceSample]:
         raise DataError(f"{len(bad)} bad tasks in {path}:\n{listed(bad)}")
     if not samples:
         raise DataError(f"{path} holds no annotated tasks")
-    return samples
+    return with_labelled_tasks(samples)
 
 
 def _sample(root: Path, task: dict, schema: str, key: str, where: str) -> FaceSample | None:

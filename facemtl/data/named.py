@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from facemtl.data.sample import MISSING
+from facemtl.data.sample import MISSING, FaceSample
 from facemtl.face import ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
 
@@ -72,3 +73,9 @@ def labels_by_name(attributes: Mapping[str, object]) -> dict[str, int]:
             raise ValueError(f"{task} must be one of {', '.join(classes)}, found {value!r}")
         labels[task] = classes.index(value)
     return labels
+
+
+def with_labelled_tasks(samples: Sequence[FaceSample]) -> list[FaceSample]:
+    """The samples with the tasks that any of them labels, and no other: all of one file have the same ones."""
+    tasks = [task for task in ATTRIBUTES if any(s.labels.get(task, MISSING) != MISSING for s in samples)]
+    return [replace(s, labels={task: s.labels.get(task, MISSING) for task in tasks}) for s in samples]
