@@ -26,7 +26,7 @@ from facemtl.errors import DataError
 # The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
 LAYOUT_FILES = {"train": "training.txt", "heldout": "heldout.txt", "test": "testing.txt"}
 
-# name -> (folder under FACEMTL_DATA, reader of (root, split) with the splits train, heldout and, in some, test)
+# name -> (folder under FACEMTL_DATA, reader of (root, split) with some of the splits train, heldout and test)
 DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "mtfl": ("MTFL", read_mtfl),
     "udacity68": ("udacity68", read_udacity68),
