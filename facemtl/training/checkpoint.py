@@ -14,6 +14,7 @@ from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_parameters, read_tensors, write_tensors
 from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.recipe import recipe_from_dict
+from facemtl.training.weighing.base import Weighing
 
 
 @dataclass(slots=True)
@@ -36,7 +37,13 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, recipe: dict[str, Any], progress: Progress, model: nn.Module, average: nn.Module, optimiser: Optimizer
+    path: Path,
+    recipe: dict[str, Any],
+    progress: Progress,
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: Optimizer,
+    weighing: Weighing,
 ) -> None:
     """Write beside, then rename."""
     state = optimiser.state_dict()
@@ -45,11 +52,17 @@ def save_checkpoint(
     for index, values in state["state"].items():
         # SGD's first step leaves a momentum of None behind where a parameter had no gradient.
         tensors |= {f"optimiser.{index}.{k}": v for k, v in values.items() if v is not None}
+    tensors |= {f"weighing.{k}": v for k, v in weighing.memory().items()}
     write_tensors(path, tensors, json.dumps({"recipe": recipe, "progress": asdict(progress)}))
 
 
 def load_checkpoint(
-    path: Path, recipe: dict[str, Any], model: nn.Module, average: nn.Module, optimiser: Optimizer
+    path: Path,
+    recipe: dict[str, Any],
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: Optimizer,
+    weighing: Weighing,
 ) -> Progress:
     """Put a saved state back.
 
@@ -78,6 +91,10 @@ def load_checkpoint(
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    try:
+        weighing.recall(_under(tensors, "weighing."))
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} is not a checkpoint of this version: {error}") from None
     return progress
 
 

@@ -7,10 +7,8 @@ import csv
 import io
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,14 +34,19 @@ from facemtl.training.batches import Batch, StepDataset, batch_loader, known_fac
 from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from facemtl.training.distillation import teach
 from facemtl.training.early_stopping import TaskStopper
+from facemtl.training.interrupts import interrupt_flag
 from facemtl.training.losses import task_losses
 from facemtl.training.optimisers import create_optimiser, learning_rate, update_average
 from facemtl.training.recipe import Recipe
+from facemtl.training.weighing.base import Weighing
+from facemtl.training.weighing.registry import create_weighing
 from facemtl.weights import SIGMA
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 MONITORED = 1000  # training faces on which the training error is measured, undisturbed as the held-out ones are
+
+Losses = Mapping[str, torch.Tensor]
 
 
 class Interrupted(Exception):
@@ -167,7 +170,7 @@ def train(
         data = replace(data, train=lessons)
     run = Run(recipe, data, out, where)
     if (out / CHECKPOINT).is_file():
-        run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), run.model, run.average, run.optimiser)
+        run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), *run.parts())
     if run.progress.step < run.steps:
         _write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
         run.loop(progress, max_steps)
@@ -189,6 +192,9 @@ class Run:
         self.model: FaceModel = model.to(device, memory_format=torch.channels_last)
         self.average: FaceModel = copy.deepcopy(self.model).eval()
         self.optimiser = create_optimiser(self.model, recipe)
+        self.weighing = create_weighing(recipe, self.model).to(device)
+        if learned := list(self.weighing.parameters()):
+            self.optimiser.add_param_group({"params": learned, "weight_decay": 0.0})
         self.dataset = StepDataset(
             data.train,
             recipe.augmentation(self.size, self.channels),
@@ -223,7 +229,7 @@ class Run:
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(state.history) + 1)
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
-        with _interrupt_flag() as interrupted, bar, writer:
+        with interrupt_flag() as interrupted, bar, writer:
             for batch in loader:
                 self.step(batch.to(self.device))
                 bar.update()
@@ -246,9 +252,11 @@ class Run:
 
     def save(self) -> None:
         self._fetch_sums()
-        save_checkpoint(
-            self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, self.model, self.average, self.optimiser
-        )
+        save_checkpoint(self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, *self.parts())
+
+    def parts(self) -> tuple[FaceModel, FaceModel, torch.optim.Optimizer, Weighing]:
+        """What a checkpoint keeps the tensors of."""
+        return self.model, self.average, self.optimiser, self.weighing
 
     def step(self, batch: Batch) -> None:
         """One step, which on a GPU is ordered and not waited for: nothing here may read a value from the device."""
@@ -258,8 +266,11 @@ class Run:
             group["lr"] = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
         # Dropout too is a function of seed and step; torch's generator takes 32 bits.
         torch.manual_seed(int(np.random.SeedSequence((recipe.seed, state.step)).generate_state(1)[0]))
-        self.backward(self.images(batch), batch)
+        images = self.images(batch)
+        self.backward(images, batch)
         self.update()
+        if self.weighing.looks_again:
+            self.weighing.look_again(lambda: self._learned(images, batch)[1], batch, self._stopped)
 
     def images(self, batch: Batch) -> torch.Tensor:
         """The crops uint8 (N, C, S, S) of a batch, cut here if nobody did."""
@@ -267,8 +278,18 @@ class Run:
 
     def backward(self, images: torch.Tensor, batch: Batch) -> None:
         """Forward and backward pass: leaves gradients, and counts what the log says of the epoch."""
-        recipe, state = self.recipe, self.progress
+        state = self.progress
         self.model.train()
+        losses, learned = self._learned(images, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.weighing.backward(learned, batch, self._stopped)
+        for name, value in losses.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value.detach().double()
+        for task in self.recipe.tasks:
+            state.labelled[task] = state.labelled.get(task, 0) + known_faces(batch.targets[task])
+
+    def _learned(self, images: torch.Tensor, batch: Batch) -> tuple[Losses, Losses]:
+        """Output -> loss by the labels, and what is learned from: the same, or mixed with what teachers say."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.model(images)
         outputs = {name: output.float() for name, output in outputs.items()}
@@ -276,18 +297,10 @@ class Run:
         # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
         answers = {name: output for name, output in outputs.items() if name != SIGMA}
         lessons = self._losses(answers, batch.taught)
-        total = self._weighed(
-            {
-                name: torch.lerp(loss, lessons[name], recipe.lesson) if name in lessons else loss
-                for name, loss in losses.items()
-            }
-        )
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        for name, value in losses.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value.detach().double()
-        for task in recipe.tasks:
-            state.labelled[task] = state.labelled.get(task, 0) + known_faces(batch.targets[task])
+        return losses, {
+            name: torch.lerp(loss, lessons[name], self.recipe.lesson) if name in lessons else loss
+            for name, loss in losses.items()
+        }
 
     @torch.no_grad()
     def update(self) -> None:
@@ -303,13 +316,13 @@ class Run:
         state.sums = {name: float(total) for name, total in state.sums.items()}
         state.labelled = {task: int(count) for task, count in state.labelled.items()}
 
-    def _losses(self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    def _losses(self, outputs: Losses, targets: Losses) -> Losses:
         recipe = self.recipe
         return task_losses(outputs, targets, recipe.schema, recipe.points_loss, recipe.eye_scaled, recipe.smoothing)
 
-    def _weighed(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        stopped = self.progress.stopper.stopped if self.progress.stopper else {}
-        return sum(self.recipe.weights.get(name, 1.0) * loss for name, loss in losses.items() if name not in stopped)
+    @property
+    def _stopped(self) -> Mapping[str, int]:
+        return self.progress.stopper.stopped if self.progress.stopper else {}
 
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
@@ -325,6 +338,7 @@ class Run:
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
         row |= {f"augmented/{name}": total / steps for name, total in state.sums.items()}
         row |= {f"labelled/{task}": count for task, count in state.labelled.items()}
+        row |= self.weighing.finish_epoch(errors["heldout"])
         row |= {f"{name}/{key}": value for name, figures in errors.items() for key, value in figures.items()}
         if state.stopper:
             auxiliary = [task for task in self.recipe.tasks if task != POINTS]
@@ -363,21 +377,6 @@ def readable_figures(task: str, output: torch.Tensor, aim: torch.Tensor, schema:
         return {"angles_error": (output - aim).abs().nanmean().item()}
     known = aim >= 0
     return {f"{task}_accuracy": 100 * (output.argmax(dim=1) == aim)[known].float().mean().item()}
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[Any]:
-    """Within, Ctrl-C sets a flag instead of breaking a step in the middle; the function given tells whether it did."""
-    hits: list[int] = []
-    try:
-        previous = signal.signal(signal.SIGINT, lambda *_: hits.append(1))
-    except ValueError:  # not in the main thread: whoever runs the thread handles Ctrl-C
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(hits)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:

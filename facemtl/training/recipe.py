@@ -18,6 +18,7 @@ from facemtl.models.factory import BACKBONES, TIMM_PREFIX, create_model, known_t
 from facemtl.models.heads import POINT_HEADS
 from facemtl.training.losses import POINT_LOSSES
 from facemtl.training.optimisers import OPTIMISERS
+from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
 AUGMENT_ON = ("workers", "device")
@@ -49,6 +50,8 @@ class Recipe:
         eye_scaled: points count relative to each face's inter-ocular distance, as the error measure has it.
         smoothing: share of a class label's probability that is spread over all classes.
         weights: output (a task, ``landmark_sigma``, ``landmarks_logits``) -> factor of its loss; 1 where not named.
+        weighing, weighing_options: how losses become one step, a key of
+            :data:`facemtl.training.weighing.registry.WEIGHINGS`, after ``weights``.
         optimiser: a key of :data:`facemtl.training.optimisers.OPTIMISERS`.
         learning_rate: at the end of the warm-up; falls along a cosine to 0.
         weight_decay: of every parameter with two or more dimensions.
@@ -90,6 +93,8 @@ class Recipe:
     eye_scaled: bool = False
     smoothing: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
+    weighing: str = "fixed"
+    weighing_options: Mapping[str, Any] = field(default_factory=dict)
     optimiser: str = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -168,6 +173,7 @@ class Recipe:
         for key, (fits, expected) in checks.items():
             if not fits:
                 raise ConfigError(f"recipe {self.name!r}: {key} = {getattr(self, key)!r}, expected {expected}")
+        check_weighing(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they would stand in TOML or JSON."""

@@ -1,0 +1,73 @@
+"""Gradients of several losses on what their tasks share, and one direction put in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from facemtl.errors import ConfigError
+from facemtl.models.face_model import FaceModel
+from facemtl.models.heads import HeatmapHead
+
+ON = ("features", "parameters")
+
+
+class Shared:
+    """The shared part of a network.
+
+    ``parameters``: all of them outside of the heads; every loss costs a backward pass through the network.
+    ``features``: what the heads read (the last map where a head reads that), after Sener and Koltun, "Multi-Task
+    Learning as Multi-Objective Optimization" (NeurIPS 2018): every loss costs a backward pass through its head, and
+    one pass goes through the rest. Losses of tasks that label different faces never conflict there.
+
+    Raises ConfigError if all of it is frozen.
+
+    Rows are computed one after the other, which on a CPU costs half of batching them (``torch.vmap``) and has half of
+    their memory.
+    """
+
+    def __init__(self, model: FaceModel, on: str) -> None:
+        self.on = on
+        inside = [p for name, p in model.named_parameters() if not name.startswith("heads.")]
+        self.parameters = [p for p in inside if p.requires_grad]
+        if not self.parameters:
+            raise ConfigError("nothing that tasks share is trained: thaw some of it, or set weighing = 'fixed'")
+        self.heads = [p for p in model.heads.parameters() if p.requires_grad]
+        self._features: Tensor | None = None
+        self._from_grid = any(isinstance(head, HeatmapHead) for head in model.heads.values())
+        if on == "features":
+            reader = next(h for h in model.heads.values() if isinstance(h, HeatmapHead) or not self._from_grid)
+            reader.register_forward_pre_hook(self._note)
+
+    def _note(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[1] if self._from_grid else inputs[0]
+
+    def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
+        """float32 (losses, all shared numbers): their gradients; the graph stays."""
+        inputs = [self._features] if self.on == "features" else self.parameters
+        rows = []
+        for loss in losses:
+            parts = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+            rows.append(
+                torch.cat(
+                    [
+                        (torch.zeros_like(i) if part is None else part).reshape(-1).float()
+                        for i, part in zip(inputs, parts, strict=True)
+                    ]
+                )
+            )
+        return torch.stack(rows)
+
+    def backward(self, losses: Sequence[Tensor], direction: Tensor) -> None:
+        """Gradients of the sum of the losses after the shared part, and in it those that ``direction`` stands for."""
+        total = torch.stack(list(losses)).sum()
+        if self.on == "features":
+            features, self._features = self._features, None
+            features.register_hook(lambda _: direction.view(features.shape).to(features.dtype))
+            total.backward()
+            return
+        total.backward(inputs=self.heads)
+        for parameter, part in zip(self.parameters, direction.split([p.numel() for p in self.parameters]), strict=True):
+            parameter.grad = part.view(parameter.shape).to(parameter.dtype)
