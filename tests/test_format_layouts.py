@@ -264,6 +264,23 @@ def test_label_studio_gives_what_people_corrected():
     np.testing.assert_array_equal(face.landmark_sigma, [1, 1, 2, 0.5, np.nan])
 
 
+def test_a_point_without_a_parent_belongs_to_the_smallest_face_around_it():
+    def box(identity: str, x: float, width: float) -> dict:
+        value = {"x": x, "y": 0, "width": width, "height": 50, "rectanglelabels": ["face"]}
+        return {"id": identity, "type": "rectanglelabels", "from_name": "box", "value": value}
+
+    point = {"x": 20, "y": 20, "width": 1, "keypointlabels": ["nose_tip"]}
+    result = [
+        *(box("large", 0, 90), box("small", 10, 20), box("elsewhere", 60, 5)),
+        {"id": "p", "type": "keypointlabels", "from_name": "mtfl5", "value": point},
+    ]
+    data = {"image": "a.jpg", "width": 200, "height": 100}
+    (image,) = formats.from_label_studio([{"data": data, "annotations": [{"result": result}]}])
+    assert (image.name, image.width, image.height) == ("a.jpg", 200, 100)
+    assert [len(face.landmarks) for face in image.faces] == [0, 5, 0]
+    assert image.faces[1].landmarks[2].tolist() == [39.5, 19.5]
+
+
 def test_label_studio_gets_what_lies_in_the_picture():
     # from corner to corner: the box -50..150 x -50..110, the points at the edges and a little beyond
     points = np.float32([[-0.5, -0.5], [-0.51, 0], [199.5, 99.5], [0, 99.51], [np.nan, np.nan]])
