@@ -108,6 +108,11 @@ def test_another_layout_shows_what_was_expected_and_found(tmp_path, reason, matr
     assert reason in said
 
 
+def test_a_number_too_large_for_float32_is_not_finite(tmp_path):
+    write_face(tmp_path / "image00002", Pose_Para=POSE, pt3d_68=np.full((3, 68), 1e200))
+    assert "a number of pt3d_68 is not finite" in complaint(read_aflw2000, tmp_path, "test")
+
+
 def test_a_damaged_file_is_reported_and_never_read_silently_as_something_else(tmp_path):
     write_face(tmp_path / "image00002", Pose_Para=POSE, pt3d_68=np.ones((3, 68)))
     path = tmp_path / "image00002.mat"

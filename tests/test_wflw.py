@@ -78,6 +78,7 @@ BAD_ROWS = {
     line(box=[], codes=[]): "found 197; the lists of list_98pt_test, which have no box, are not read",
     line("my photo.jpg"): "found 208",
     line(coordinates=["nan", *COORDINATES[1:]]): "a number is not finite",
+    line(coordinates=["1e39", *COORDINATES[1:]]): "a number is not finite",  # infinite as float32
     line(coordinates=["1,5", *COORDINATES[1:]]): "could not convert string to float: '1,5'",
     line(box=["310", "110", "90", "330"]): "expected a box x_min y_min x_max y_max with an area, found 310 110 90 330",
     line(codes=["0", "2", *CODES[2:]]): "the attribute expression must be 0 or 1, found '2'",

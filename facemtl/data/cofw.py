@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from facemtl.data.rows import listed
+from facemtl.data.rows import LARGEST, listed
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import check_split, in_training_split
 from facemtl.errors import DataError
@@ -143,7 +143,9 @@ def _labels(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         raise DataError(f"{path}: expected as many boxes as faces, found {len(boxes)} and {len(phis)}")
     x, y, occluded = np.split(phis, 3, axis=1)
     bad = np.flatnonzero(
-        ~np.isfinite(phis).all(axis=1) | ~np.isin(occluded, (0, 1)).all(axis=1) | ~(boxes[:, 2:] > 0).all(axis=1)
+        ~(np.abs(phis) < LARGEST).all(axis=1)
+        | ~np.isin(occluded, (0, 1)).all(axis=1)
+        | ~((boxes[:, 2:] > 0) & (np.abs(boxes) < LARGEST / 4).all(axis=1, keepdims=True)).all(axis=1)
     )
     if len(bad):
         raise DataError(

@@ -12,6 +12,7 @@ from facemtl.errors import DataError
 
 Row = TypeVar("Row")
 SHOWN = 20  # of what is bad, in one message
+LARGEST = float(np.finfo(np.float32).max)  # what is larger would become infinite
 
 
 def read_lines(path: Path, expected: str) -> list[str]:
@@ -88,10 +89,10 @@ def finite_numbers(texts: Iterable[str]) -> np.ndarray:
     Raises:
         ValueError: what is no number, or not finite.
     """
-    numbers = np.array([float(text) for text in texts], dtype=np.float32)
-    if not np.isfinite(numbers).all():
+    numbers = np.array([float(text) for text in texts])
+    if not (np.abs(numbers) <= LARGEST).all():  # NaN is not
         raise ValueError("a number is not finite")
-    return numbers
+    return numbers.astype(np.float32)
 
 
 def listed(bad: list[str]) -> str:

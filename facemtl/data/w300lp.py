@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from facemtl.data.pts import picture_of
-from facemtl.data.rows import parse_files
+from facemtl.data.rows import LARGEST, parse_files
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import check_split, in_training_split
 from facemtl.errors import DataError
@@ -133,6 +133,6 @@ def _read_mat(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.nd
             size = " x ".join(map(str, value.shape))
             raise ValueError(f"expected a matrix {name} of {shape[0]} x {shape[1]} numbers, found {size} {value.dtype}")
         found[name] = value.astype(np.float64)
-        if not np.isfinite(found[name]).all():
+        if not (np.abs(found[name]) < LARGEST).all():  # NaN is not
             raise ValueError(f"a number of {name} is not finite")
     return found
