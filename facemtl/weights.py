@@ -20,7 +20,7 @@ from facemtl.face import ANGLES, ANGLES_TASK
 from facemtl.landmarks import POINTS, SCHEMAS, schema_of
 
 METADATA_KEY = "facemtl"
-DEFAULT_MODEL = "tcdcn"
+DEFAULT_MODEL = "facemtl-s"
 SIGMA = "landmark_sigma"  # the output that says how sure the main points are; no task of its own
 
 
@@ -41,6 +41,7 @@ class ModelSpec:
         flip: whether the last pass averages the crop and its mirror image.
         points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
         uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
+        refine: whether the network looks again at the pixels around each main point.
         offsets: attribute -> what is added to each of its logits; nothing where not named.
         temperatures: attribute -> what its logits are then divided by before they become probabilities; 1 where not
             named.
@@ -61,6 +62,7 @@ class ModelSpec:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     points_head: str = "direct"
     uncertainty: bool = False
+    refine: bool = False
     offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -123,10 +125,10 @@ class ModelSpec:
             raise ValueError(f"the points of {self.schema} are the main ones, and need no second task")
         if self.channels not in (1, 3) or self.input_size < 1 or not self.crop_scale > 0 or self.passes < 1:
             raise ValueError("channels must be 1 or 3; input_size, crop_scale and passes positive")
-        if POINTS not in self.tasks and (self.passes > 1 or self.uncertainty):
-            raise ValueError("later passes and landmark_sigma need landmarks")
-        if not isinstance(self.points_head, str) or not isinstance(self.uncertainty, bool):
-            raise ValueError("points_head must be a name, uncertainty true or false")
+        if POINTS not in self.tasks and (self.passes > 1 or self.uncertainty or self.refine):
+            raise ValueError("later passes, landmark_sigma and refine need landmarks")
+        if not isinstance(self.points_head, str) or not {type(self.uncertainty), type(self.refine)} == {bool}:
+            raise ValueError("points_head must be a name, uncertainty and refine true or false")
         unknown = {*self.offsets, *self.temperatures, *self.thresholds} - set(self.attributes)
         if unknown:
             raise ValueError(f"offsets, temperatures or thresholds of {sorted(unknown)}, which are no attributes")

@@ -44,12 +44,13 @@ def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None
         ("tcdcn", {"shared_filters": False}, {}),
         ("tcdcn60", {}, {"schema": "ibug68"}),
         ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "dropout": 0.2}),
+        ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "refine": True}),
         ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "points_head": "simcc"}),
         ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "points_head": "heatmap"}),
         ("timm/test_efficientnet", {"input_size": 48}, {}),
         ("timm/test_vit", {}, {}),
     ],
-    ids=["tcdcn", "tcdcn local", "tcdcn60", "direct", "simcc", "heatmap", "efficientnet", "vit"],
+    ids=["tcdcn", "tcdcn local", "tcdcn60", "direct", "refined", "simcc", "heatmap", "efficientnet", "vit"],
 )
 def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, options, choices):
     source = write_model(tmp_path / "model.safetensors", backbone, options, **choices)

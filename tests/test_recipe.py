@@ -150,7 +150,7 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
         ('points_head = "wing"', "one of direct, simcc, heatmap"),
         ('shuffled_labels = ["landmarks"]', "some of glasses"),
         ("weights = {hat = 1.0}", "keys of landmarks"),
-        ("weights = {landmarks_mtfl5 = 1.0}", "landmark_sigma, landmarks_logits, values at least 0"),
+        ("weights = {landmarks_mtfl5 = 1.0}", "landmark_sigma, landmarks_logits, landmarks_coarse, values at least 0"),
         ("weights = {pose = -1.0}", "at least 0"),
         ("stop_importance = {landmarks = 1.0}", "keys of glasses"),
         ("stop_importance = {pose = 0.0}", "over 0"),

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facemtl.landmarks import POINTS, SCHEMAS, schema_of
+from facemtl.models.refiner import LocalRefiner
 from facemtl.weights import SIGMA
 
 FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
-LOGITS = f"{POINTS}_logits"  # the output that only training sees
+LOGITS = f"{POINTS}_logits"  # outputs that only training sees
+COARSE = f"{POINTS}_coarse"
 
 
 class Standardise(nn.Module):
@@ -32,13 +34,17 @@ class FaceModel(nn.Module):
             halves of its forward pass, ``grid`` and ``vector`` (:class:`facemtl.models.gridnet.GridNet`).
         heads: task name -> points head (:mod:`facemtl.models.heads`) for points, else a module from (N, features) to
             that task's output.
+        refiner: moves the main points by what the crop shows around them, or None.
     """
 
-    def __init__(self, backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, backbone: nn.Module, heads: Mapping[str, nn.Module], refiner: LocalRefiner | None = None
+    ) -> None:
         super().__init__()
         self.standardise = Standardise()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self.refiner = refiner
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -67,4 +73,10 @@ class FaceModel(nn.Module):
                 outputs[SIGMA] = sigma
             if logits is not None:
                 outputs[LOGITS] = logits
+        if self.refiner is not None:
+            # The head learns from its own points, not through what the refiner makes of them.
+            coarse = outputs[POINTS]
+            outputs[POINTS] = self.refiner(images, coarse.detach())
+            if self.training:
+                outputs[COARSE] = coarse
         return outputs

@@ -13,6 +13,7 @@ from facemtl.landmarks import POINTS, SCHEMAS, points_task, schema_of
 from facemtl.models.face_model import FaceModel
 from facemtl.models.gridnet import GridNet
 from facemtl.models.heads import NEEDS_GRID, POINT_HEADS, AnglesHead, ClassHead, DirectHead
+from facemtl.models.refiner import LocalRefiner
 from facemtl.models.tcdcn import tcdcn_eccv2014, tcdcn_tpami2016
 from facemtl.models.timm_backbone import TimmBackbone
 
@@ -39,6 +40,7 @@ def create_model(
     points_head: str = "direct",
     uncertainty: bool = False,
     dropout: float = 0.0,
+    refine: bool = False,
     **backbone_options: Any,
 ) -> FaceModel:
     """Build a network with one head a task; ``tasks=["landmarks"]`` is the single-task baseline.
@@ -53,11 +55,12 @@ def create_model(
             points are regressed directly.
         uncertainty: also give the standard deviation of the main points.
         dropout: share of the features that attributes do without in training.
+        refine: look again at the pixels around each main point (:class:`facemtl.models.refiner.LocalRefiner`).
         backbone_options: passed on, such as ``shared_filters=False`` or timm's ``input_size=96``.
 
     Raises:
-        ModelError: an unknown name (the known ones are listed), an option that the backbone does not take, or a head
-            that needs a grid on a backbone that has none.
+        ModelError: an unknown name (the known ones are listed), an option that the backbone does not take, a head
+            that needs a grid on a backbone that has none, or nothing to refine.
     """
     tasks = tuple(tasks)
     if schema not in SCHEMAS:
@@ -70,6 +73,8 @@ def create_model(
     body = _create_backbone(backbone, backbone_options)
     if points_head in NEEDS_GRID and not hasattr(body, "grid"):
         raise ModelError(f"points head {points_head!r} reads a grid, which backbone {backbone!r} does not give")
+    if refine and POINTS not in tasks:
+        raise ModelError(f"refine needs {POINTS} among the tasks")
     grid_channels = getattr(body, "grid_channels", 0)
 
     def head(task: str) -> nn.Module:
@@ -81,7 +86,8 @@ def create_model(
             return AnglesHead(body.features)
         return ClassHead(body.features, len(attributes[task]), dropout)
 
-    return FaceModel(body, {task: head(task) for task in tasks})
+    refiner = LocalRefiner(len(SCHEMAS[schema]), body.channels) if refine else None
+    return FaceModel(body, {task: head(task) for task in tasks}, refiner)
 
 
 def _create_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -91,5 +91,6 @@ def model_from_spec(spec: ModelSpec) -> FaceModel:
         spec.attributes,
         points_head=spec.points_head,
         uncertainty=spec.uncertainty,
+        refine=spec.refine,
         **options,
     )

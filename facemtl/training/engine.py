@@ -36,7 +36,7 @@ from facemtl.training.distillation import teach
 from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.interrupts import interrupt_flag
 from facemtl.training.losses import task_losses
-from facemtl.training.optimisers import create_optimiser, learning_rate, update_average
+from facemtl.training.optimisers import create_optimiser, freeze, learning_rate, update_average
 from facemtl.training.recipe import Recipe
 from facemtl.training.weighing.base import Weighing
 from facemtl.training.weighing.registry import create_weighing
@@ -186,7 +186,10 @@ class Run:
         model = recipe.create_model()
         if recipe.init:
             tensors, _ = read_tensors(Path(recipe.init))
-            load_parameters(model, tensors, recipe.init)
+            # A refiner may be added to a network that was trained without one.
+            fresh = {name: value for name, value in model.state_dict().items() if name.startswith("refiner.")}
+            load_parameters(model, fresh | tensors, recipe.init)
+        self.frozen = freeze(model, recipe.frozen)
         self.size, self.channels = model.backbone.input_size, model.backbone.channels
         # Channels last is what the CPU's convolution kernels are fastest with (1.4 times here).
         self.model: FaceModel = model.to(device, memory_format=torch.channels_last)
@@ -280,6 +283,8 @@ class Run:
         """Forward and backward pass: leaves gradients, and counts what the log says of the epoch."""
         state = self.progress
         self.model.train()
+        for module in self.frozen:  # their batch statistics stay too
+            module.eval()
         losses, learned = self._learned(images, batch)
         self.optimiser.zero_grad(set_to_none=True)
         self.weighing.backward(learned, batch, self._stopped)

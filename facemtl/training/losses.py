@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from facemtl.data.sample import MISSING
 from facemtl.face import ANGLES_TASK
 from facemtl.landmarks import POINTS, SCHEMAS, schema_of
-from facemtl.models.face_model import LOGITS
+from facemtl.models.face_model import COARSE, LOGITS
 from facemtl.models.heads import BINS, DEGREES, SPAN
 from facemtl.weights import SIGMA
 
@@ -155,7 +155,7 @@ def task_losses(
     """
     losses: dict[str, Tensor] = {}
     for name, output in outputs.items():
-        task = POINTS if name in (SIGMA, LOGITS) else name
+        task = POINTS if name in (SIGMA, LOGITS, COARSE) else name
         if task not in targets:
             continue
         aim = targets[task]

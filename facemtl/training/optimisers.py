@@ -1,14 +1,17 @@
-"""Optimisers, the learning-rate schedule and the running average of the parameters."""
+"""What is trained and how: frozen modules, optimisers, the learning rate, the running average of the parameters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+
+from facemtl.errors import ConfigError
+from facemtl.models.face_model import FaceModel
 
 if TYPE_CHECKING:
     from facemtl.training.recipe import Recipe
@@ -19,6 +22,26 @@ OPTIMISERS: dict[str, Callable[[list[dict], Recipe], Optimizer]] = {
         groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, foreach=True
     ),
 }
+
+
+def freeze(model: FaceModel, names: Sequence[str]) -> list[nn.Module]:
+    """Take the parameters of these modules out of training, and return the modules.
+
+    Raises:
+        ConfigError: a name of no module, or nothing is left to train.
+    """
+    modules = dict(model.named_modules())
+    unknown = [name for name in names if name not in modules or not name]
+    if unknown:
+        heads = (f"heads.{task}" for task in model.heads)
+        known = ", ".join([*dict(model.named_children()), *heads])
+        raise ConfigError(f"frozen: the network has no module {unknown[0]!r}; it has, among others, {known}")
+    frozen = [modules[name] for name in names]
+    for module in frozen:
+        module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("frozen: nothing is left to train")
+    return frozen
 
 
 def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:

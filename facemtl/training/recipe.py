@@ -13,7 +13,7 @@ from facemtl.data.transforms import Augmentation
 from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
 from facemtl.landmarks import POINTS, SCHEMAS
-from facemtl.models.face_model import LOGITS, FaceModel
+from facemtl.models.face_model import COARSE, LOGITS, FaceModel
 from facemtl.models.factory import BACKBONES, TIMM_PREFIX, create_model, known_tasks
 from facemtl.models.heads import POINT_HEADS
 from facemtl.training.losses import POINT_LOSSES
@@ -36,9 +36,10 @@ class Recipe:
         balance: how far rare classes of pose are repeated, from 0, not at all, to 1, all equally common.
         fraction: share of the training rows used, the first of a fixed random order.
         shuffled_labels: attributes whose training labels are permuted between faces: a control, related to nothing.
-        backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout: as
+        backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout, refine: as
             :func:`facemtl.models.factory.create_model`.
-        init: a model file of the same network to start from; empty for a fresh start.
+        init: a model file of the same network to start from, if need be without its refiner; empty for a fresh start.
+        frozen: modules that stay as ``init`` has them, such as ``backbone`` or ``heads.smile``.
         teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
         lesson: share of the teachers in the loss of each task that they know; the labels have the rest.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
@@ -49,7 +50,8 @@ class Recipe:
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
         eye_scaled: points count relative to each face's inter-ocular distance, as the error measure has it.
         smoothing: share of a class label's probability that is spread over all classes.
-        weights: output (a task, ``landmark_sigma``, ``landmarks_logits``) -> factor of its loss; 1 where not named.
+        weights: output (a task, ``landmark_sigma``, ``landmarks_logits``, ``landmarks_coarse``) -> factor of its loss;
+            1 where not named.
         weighing, weighing_options: how losses become one step, a key of
             :data:`facemtl.training.weighing.registry.WEIGHINGS`, after ``weights``.
         optimiser: a key of :data:`facemtl.training.optimisers.OPTIMISERS`.
@@ -77,7 +79,9 @@ class Recipe:
     points_head: str = "direct"
     uncertainty: bool = False
     dropout: float = 0.0
+    refine: bool = False
     init: str = ""
+    frozen: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     lesson: float = 0.5
     crop_scale: float = 1.2
@@ -114,7 +118,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise ConfigError at the first value that cannot work, before anything starts."""
         known = known_tasks(self.schema) if self.schema in SCHEMAS else (POINTS, *ATTRIBUTES)
-        weighed = (*known, SIGMA, LOGITS)
+        weighed = (*known, SIGMA, LOGITS, COARSE)
         checks = {
             "name": (bool(self.name.strip()), "a name: it is also that of the run's folder"),
             "data": (self.data in DATA_SETS, f"one of {', '.join(DATA_SETS)}"),
@@ -151,6 +155,8 @@ class Recipe:
             "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
             "dropout": (0 <= self.dropout < 1, "at least 0, under 1"),
+            "refine": (not self.refine or POINTS in self.tasks, "false where landmarks are not among the tasks"),
+            "frozen": (not self.frozen or bool(self.init), "empty without init: untrained modules would stay so"),
             "passes": (
                 self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks),
                 "1, or more with landmarks",
@@ -195,6 +201,7 @@ class Recipe:
             backbone_options=self.backbone_options,
             points_head=self.points_head,
             uncertainty=self.uncertainty,
+            refine=self.refine,
         )
 
     def create_model(self) -> FaceModel:
@@ -206,6 +213,7 @@ class Recipe:
             points_head=self.points_head,
             uncertainty=self.uncertainty,
             dropout=self.dropout,
+            refine=self.refine,
             **self.backbone_options,
         )
 

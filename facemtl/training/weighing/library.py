@@ -47,7 +47,10 @@ class OneATask(Weighing):
         self.scalarizers = nn.ModuleDict({task: make(1) for task in tasks})
 
     def combine(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.cat([_scalarized(self.scalarizers[task], [loss]) for task, loss in losses.items()])
+        parts = [self.scalarizers[task] for task in losses]
+        return _scalarized(
+            lambda ends: sum(part(end) for part, end in zip(parts, ends.split(1), strict=True)), list(losses.values())
+        )
 
 
 class _Sets(Weighing):
@@ -142,7 +145,7 @@ class Aggregated(_Sets):
         return torch.stack([weights[order.index(task)] for task in losses])
 
 
-def _scalarized(scalarizer: nn.Module, losses: Sequence[Tensor]) -> Tensor:
+def _scalarized(scalarizer: Callable[[Tensor], Tensor], losses: Sequence[Tensor]) -> Tensor:
     """Backward pass of a scalarizer; returns its derivatives by the losses, which are their weights."""
     values = torch.stack(list(losses))
     ends = values.detach().requires_grad_()

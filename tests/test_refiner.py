@@ -1,0 +1,171 @@
+"""The refiner: a window around each point, by hand; what learns from what; a refiner added to a trained network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import mixed_data, mixed_recipe, tiny_faces
+
+from facemtl.data.sample import FaceSample
+from facemtl.errors import ConfigError, ModelError
+from facemtl.models.face_model import COARSE
+from facemtl.models.factory import create_model
+from facemtl.models.files import save_model
+from facemtl.models.gridnet import fuse
+from facemtl.models.refiner import APART, TOGETHER, TWICE, WINDOW, LocalRefiner
+from facemtl.training.engine import Run, TrainingData
+from facemtl.training.losses import task_losses
+
+S = 32
+GRIDNET = {"input_size": S, "stem": 4, "widths": [6, 8], "depths": [1, 1], "neck": 4, "hidden": 12}
+
+
+def refined(**choices):
+    torch.manual_seed(0)
+    return create_model("gridnet", ("landmarks", "smile"), refine=True, **GRIDNET, **choices)
+
+
+def crops(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, S, S), dtype=torch.uint8, generator=generator)
+
+
+# --- windows ---
+
+
+def test_the_window_around_the_middle_is_the_middle_of_the_crop():
+    images = torch.rand(2, 3, S, S)
+    points = torch.zeros(2, 1, 2)
+    found = LocalRefiner(1, 3).windows(images, points)
+    first = (S - WINDOW) // 2
+    torch.testing.assert_close(found, images[:, :, first : first + WINDOW, first : first + WINDOW])
+
+
+def test_windows_follow_their_points_by_whole_and_half_pixels_and_are_black_outside():
+    images = torch.rand(1, 1, S, S)
+    points = torch.tensor([[[3 / S, -2 / S], [0.5 / S, 0.0], [0.5, 0.0]]])  # the last lies on the right edge
+    moved, half, edge = LocalRefiner(3, 1).windows(images, points)[:, 0]
+    first = (S - WINDOW) // 2
+    torch.testing.assert_close(moved, images[0, 0, first - 2 : first - 2 + WINDOW, first + 3 : first + 3 + WINDOW])
+    rows = images[0, 0, first : first + WINDOW]
+    torch.testing.assert_close(half, (rows[:, first : first + WINDOW] + rows[:, first + 1 : first + 1 + WINDOW]) / 2)
+    torch.testing.assert_close(edge[:, : WINDOW // 2], rows[:, -WINDOW // 2 :])
+    assert (edge[:, WINDOW // 2 :] == 0).all()
+
+
+def test_the_windows_of_faces_and_points_are_not_mixed_up():
+    images = torch.rand(2, 3, S, S)
+    points = torch.rand(2, 5, 2) * 0.2
+    refiner = LocalRefiner(5, 3)
+    together = refiner.windows(images, points).reshape(2, 5, 3, WINDOW, WINDOW)
+    for face in range(2):
+        for point in range(5):
+            alone = refiner.windows(images[face, None], points[face, None, point, None])[0]
+            torch.testing.assert_close(together[face, point], alone)
+
+
+# --- in a network ---
+
+
+def test_a_fresh_refiner_leaves_points_nearly_where_they_are():
+    torch.manual_seed(0)
+    points = torch.rand(4, 5, 2) - 0.5
+    moved = LocalRefiner(5, 3).eval()(torch.randn(4, 3, S, S), points)
+    assert (moved - points).abs().max() < 0.1
+
+
+def test_in_training_points_are_moved_by_noise_of_the_stated_size():
+    torch.manual_seed(0)
+    refiner = LocalRefiner(5, 3).train()
+    torch.nn.init.zeros_(refiner.outer)
+    points = torch.zeros(2000, 5, 2)
+    moved = refiner(torch.zeros(2000, 3, S, S), points).detach()
+    scale = 1 + 3 * TWICE  # the mean square of 1 and, now and then, 2
+    assert moved.square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2), rel=0.1)
+    assert moved.mean(dim=1).square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2 / 5), rel=0.1)
+    torch.testing.assert_close(refiner.eval()(torch.zeros(2000, 3, S, S), points), points)
+
+
+def test_coarse_points_are_an_output_of_training_alone():
+    model = refined(uncertainty=True)
+    assert set(model.train()(crops(4))) == {"landmarks", "landmark_sigma", COARSE, "smile"}
+    assert set(model.eval()(crops(4))) == {"landmarks", "landmark_sigma", "smile"}
+
+
+def test_the_head_learns_from_its_own_points_and_the_refiner_from_the_moved_ones():
+    model = refined().train()
+    outputs = model(crops(4))
+    targets = {"landmarks": torch.zeros(4, 5, 2)}
+    losses = task_losses(outputs, targets)
+    assert list(losses) == ["landmarks", COARSE]
+    torch.testing.assert_close(losses[COARSE], task_losses({"landmarks": outputs[COARSE]}, targets)["landmarks"])
+    head, refiner = model.heads["landmarks"].linear.weight, model.refiner.outer
+    assert torch.autograd.grad(losses["landmarks"], [head, refiner], allow_unused=True, retain_graph=True)[0] is None
+    assert torch.autograd.grad(losses[COARSE], [head, refiner], allow_unused=True)[1] is None
+
+
+def test_fused_it_computes_the_same():
+    model = refined().train()
+    for seed in range(3):
+        model(crops(8, seed))  # batch statistics
+    model.eval()
+    with torch.inference_mode():
+        plain, fused = model(crops(3)), fuse(model)(crops(3))
+    torch.testing.assert_close(fused["landmarks"], plain["landmarks"], atol=1e-5, rtol=0)
+
+
+def test_without_points_there_is_nothing_to_refine():
+    with pytest.raises(ModelError, match="refine needs landmarks among the tasks"):
+        create_model("gridnet", ("smile",), refine=True, **GRIDNET)
+
+
+# --- added to a trained network ---
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> list[FaceSample]:
+    return tiny_faces(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    torch.manual_seed(3)
+    recipe = mixed_recipe()
+    save_model(tmp_path / "trained.safetensors", recipe.create_model(), recipe.spec(32, 3))
+    return tmp_path / "trained.safetensors"
+
+
+def start(recipe, faces, folder: Path) -> tuple[Run, TrainingData]:
+    data = mixed_data(recipe, faces, folder / "cache")
+    return Run(recipe, data, folder, torch.device("cpu")), data
+
+
+def test_a_refiner_is_added_and_what_is_frozen_stays_bitwise(tmp_path, faces, trained):
+    frozen = ("backbone", "heads.landmarks.linear", "heads.smile")
+    run, _ = start(mixed_recipe(init=str(trained), refine=True, frozen=frozen), faces, tmp_path)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    for step in range(2):
+        run.step(run.dataset[step])
+    after = run.model.state_dict()
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith(frozen)} <= still
+    assert any(name.startswith("backbone") and "running" in name for name in still)
+    assert not any(name in still for name in ("refiner.inner", "refiner.outer", "heads.gender.weight"))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "told"),
+    [
+        (("neck",), "the network has no module 'neck'; it has, among others, standardise, backbone, heads"),
+        (("",), "the network has no module ''"),
+        (("backbone", "heads"), "nothing is left to train"),
+    ],
+)
+def test_a_frozen_module_that_is_not_there_or_the_whole_network_is_an_error(tmp_path, faces, trained, frozen, told):
+    with pytest.raises(ConfigError, match=f"frozen: {told}"):
+        start(mixed_recipe(init=str(trained), frozen=frozen), faces, tmp_path)
+
+
+def test_frozen_modules_need_something_to_start_from():
+    with pytest.raises(ConfigError, match=r"frozen = .*expected empty without init"):
+        mixed_recipe(frozen=("backbone",))
