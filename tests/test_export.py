@@ -28,7 +28,7 @@ def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
     if recipe.uncertainty and recipe.points_head == "direct":
-        torch.nn.init.normal_(model.heads["landmarks"].spread.weight, std=0.5)  # within the limits of its exponential
+        torch.nn.init.normal_(model.heads["landmarks"].spread.weight, std=0.8)  # within the limits of its exponential
     for module in model.backbone.modules():
         if backbone == "gridnet" and isinstance(module, torch.nn.BatchNorm2d):  # whose normalisation is folded
             torch.nn.init.normal_(module.running_mean, std=0.1)
