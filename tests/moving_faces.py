@@ -19,8 +19,10 @@ from facemtl.data.synthetic import render_face
 from facemtl.detect import Detections
 from facemtl.face import Face
 from facemtl.geometry import box_from_five
+from facemtl.track import Tracker
 
 HEIGHT, WIDTH = 240, 320
+MIDDLE = (WIDTH / 2, HEIGHT / 2)
 FPS = 25.0
 AVERAGE = np.array([[-0.17, -0.16], [0.17, -0.16], [0, 0.02], [-0.13, 0.16], [0.13, 0.16]])  # in sides of the face box
 Path = Callable[[float], tuple[float, float] | None]
@@ -147,3 +149,25 @@ def _share(box: np.ndarray, other: np.ndarray) -> float:
     """Part of ``box`` that ``other`` covers."""
     sides = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None)
     return float(sides.prod() / (box[2:] - box[:2]).prod())
+
+
+def play(world: World, moments: Sequence[float], tracker: Tracker | None = None) -> list[dict[int, int | None]]:
+    """For each frame track id -> the person (index) whose face that is, None for background."""
+    tracker = Tracker(world) if tracker is None else tracker
+    seen = []
+    for time in moments:
+        faces = tracker(world.frame(time), time)
+        people = [world.nearest(face.box) for face in faces]
+        seen.append({f.track_id: p and world.people.index(p) for f, p in zip(faces, people, strict=True)})
+    return seen
+
+
+def switches(seen: list[dict[int, int | None]]) -> int:
+    """How often a person is seen under another id than before."""
+    ids: dict[int | None, int] = {}
+    count = 0
+    for frame in seen:
+        for number, person in frame.items():
+            count += person is not None and ids.get(person, number) != number
+            ids[person] = number
+    return count
