@@ -30,7 +30,8 @@ from facemtl.data.transforms import Augmentation
 from facemtl.errors import ConfigError
 from facemtl.geometry import BOX_SIDE, apply_affine, crop_matrix, points_to_crop, warp_crop
 from facemtl.training.batches import StepDataset, batch_loader
-from facemtl.training.engine import Run, TrainingData, train
+from facemtl.training.engine import Run, train
+from facemtl.training.training_data import TrainingData
 
 CPU = torch.device("cpu")
 P, SIZE, CROP_SCALE = 96, 40, 1.2

@@ -21,9 +21,11 @@ from tiny_training import (
 from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, DataError, DeviceError, OutputError
 from facemtl.models.files import load_model
-from facemtl.training.engine import CHECKPOINT, MODEL, Run, TrainingData, train
+from facemtl.training.engine import CHECKPOINT, MODEL, Run, train
+from facemtl.training.looking import look
 from facemtl.training.losses import task_losses
 from facemtl.training.optimisers import learning_rate
+from facemtl.training.training_data import TrainingData
 
 ATTRIBUTES = ("glasses", "smile", "gender", "pose")
 
@@ -63,10 +65,10 @@ def test_the_network_can_learn_eight_faces_by_heart(tmp_path, folder, faces):
     recipe = tiny_recipe(epochs=250, points_loss="smooth_l1", ema=0.0, weight_decay=0.0)
     run = new_run(recipe, tiny_data(recipe, faces[:16], folder / "cache"), tmp_path)
     batch = run.looked_at["train"]
-    before = run._look(batch)
+    before = look(run.average, batch, run.recipe)
     for _ in range(250):
         run.step(batch)
-    after = run._look(batch)
+    after = look(run.average, batch, run.recipe)
     assert after["landmarks"] < before["landmarks"] / 100
     assert after["nme"] < 2  # percent; it starts at 60
     for task in ATTRIBUTES:

@@ -23,8 +23,10 @@ from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_model, save_model
 from facemtl.training.batches import Batch
-from facemtl.training.engine import MODEL, Run, TrainingData, readable_figures, train
+from facemtl.training.engine import MODEL, Run, train
+from facemtl.training.looking import look, readable_figures
 from facemtl.training.losses import task_losses
+from facemtl.training.training_data import TrainingData
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +78,10 @@ def test_a_small_gridnet_can_learn_all_tasks_of_eight_faces_by_heart(tmp_path, f
         torch.cat([part.images for part in parts]),
         {task: torch.cat([part.targets[task] for part in parts]) for task in recipe.tasks},
     )
-    before = run._look(everything)
+    before = look(run.average, everything, run.recipe)
     for _ in range(300):
         run.step(everything)
-    after = run._look(everything)
+    after = look(run.average, everything, run.recipe)
     assert after["nme"] < 3
     assert after["landmarks_ibug68_nme"] < 5
     assert after["angles_error"] < 2  # degrees; it starts at over 10

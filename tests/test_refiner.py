@@ -13,8 +13,9 @@ from facemtl.models.factory import create_model
 from facemtl.models.files import save_model
 from facemtl.models.gridnet import fuse
 from facemtl.models.refiner import APART, TOGETHER, TWICE, WINDOW, LocalRefiner
-from facemtl.training.engine import Run, TrainingData
+from facemtl.training.engine import Run
 from facemtl.training.losses import task_losses
+from facemtl.training.training_data import TrainingData
 
 S = 32
 GRIDNET = {"input_size": S, "stem": 4, "widths": [6, 8], "depths": [1, 1], "neck": 4, "hidden": 12}

@@ -19,7 +19,8 @@ from torch import nn
 
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.factory import BACKBONES
-from facemtl.training.engine import CHECKPOINT, MODEL, Interrupted, Run, TrainingData, train
+from facemtl.training.engine import CHECKPOINT, MODEL, Interrupted, Run, train
+from facemtl.training.training_data import TrainingData
 
 # Processes that import torch once and can be killed.
 CHILDREN = multiprocessing.get_context("forkserver")

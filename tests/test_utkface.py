@@ -18,9 +18,10 @@ from facemtl.errors import ConfigError, DataError
 from facemtl.image import read_image, write_image
 from facemtl.predictor import Predictor
 from facemtl.training.comparison import Comparison
-from facemtl.training.engine import TrainingData, train
+from facemtl.training.engine import train
 from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import predict_samples
+from facemtl.training.training_data import TrainingData
 from facemtl.training.verdicts import as_markdown, judge
 
 MALE, FEMALE = 0, 1

@@ -12,8 +12,9 @@ import numpy as np
 from facemtl.data.sample import FaceSample
 from facemtl.data.synthetic import write_dataset, write_mtfl_layout
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.engine import Interrupted, TrainingData, train
+from facemtl.training.engine import Interrupted, train
 from facemtl.training.recipe import Recipe
+from facemtl.training.training_data import TrainingData
 
 HELDOUT = 8
 SMALL_GRIDNET = {"input_size": 32, "stem": 8, "widths": [8, 16], "depths": [1, 1], "neck": 8, "hidden": 32}

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import torch
 
     from facemtl.training.batches import Batch
-    from facemtl.training.engine import Run, TrainingData
+    from facemtl.training.engine import Run
     from facemtl.training.recipe import Recipe
+    from facemtl.training.training_data import TrainingData
 
 ROUNDS = 9
 STEPS = 40  # of a training, in one round
@@ -156,7 +157,7 @@ def rendered_data(recipe: Recipe, folder: Path) -> TrainingData:
     from facemtl.data.cache import build_cache
     from facemtl.data.synthetic import write_dataset
     from facemtl.landmarks import SCHEMAS, schema_of
-    from facemtl.training.engine import TrainingData
+    from facemtl.training.training_data import TrainingData
 
     samples = write_dataset(folder / "faces", count=FACES, seed=0, size=150)
     channels = recipe.create_model().backbone.channels

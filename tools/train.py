@@ -31,8 +31,9 @@ def main() -> int:
     args = parser.parse_args()
 
     # --help must not wait for torch.
-    from facemtl.training.engine import Interrupted, TrainingData, train
+    from facemtl.training.engine import Interrupted, train
     from facemtl.training.recipe import read_recipe
+    from facemtl.training.training_data import TrainingData
 
     try:
         recipe = read_recipe(args.recipe, args.settings)

@@ -25,9 +25,10 @@ from facemtl.image import read_image
 from facemtl.landmarks import POINTS, SCHEMAS
 from facemtl.models.session import TorchSession
 from facemtl.predictor import Predictor
-from facemtl.training.engine import MODEL, TrainingData, train
+from facemtl.training.engine import MODEL, train
 from facemtl.training.metrics import nme
 from facemtl.training.recipe import Recipe, recipe_from_dict
+from facemtl.training.training_data import TrainingData
 
 SPLITS = ("heldout", "test")
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from facemtl.data.cache import CropCache, build_cache
 from facemtl.data.device_transforms import DeviceAugmentation
-from facemtl.data.sample import FaceSample
-from facemtl.data.sets import data_root, read_split
-from facemtl.errors import ConfigError, DataError, OutputError
-from facemtl.face import ANGLES_TASK
+from facemtl.errors import ConfigError, OutputError
 from facemtl.files import write_beside
-from facemtl.landmarks import POINTS, SCHEMAS, points_task, schema_of
+from facemtl.landmarks import POINTS
 from facemtl.models.face_model import FaceModel
 from facemtl.models.files import load_parameters, read_tensors, save_model
 from facemtl.models.session import resolve_device
@@ -35,9 +31,10 @@ from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from facemtl.training.distillation import teach
 from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.interrupts import interrupt_flag
-from facemtl.training.losses import task_losses
+from facemtl.training.looking import Losses, look, losses_of
 from facemtl.training.optimisers import create_optimiser, freeze, learning_rate, update_average
 from facemtl.training.recipe import Recipe
+from facemtl.training.training_data import TrainingData
 from facemtl.training.weighing.base import Weighing
 from facemtl.training.weighing.registry import create_weighing
 from facemtl.weights import SIGMA
@@ -46,85 +43,9 @@ CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 MONITORED = 1000  # training faces on which the training error is measured, undisturbed as the held-out ones are
 
-Losses = Mapping[str, torch.Tensor]
-
 
 class Interrupted(Exception):
     """Ctrl-C: the state was saved and the same command continues from it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingData:
-    """The faces a training reads, data set by data set, the main one first: to learn from, and only to look at."""
-
-    train: Mapping[str, CropCache]
-    heldout: Mapping[str, CropCache]
-
-    @classmethod
-    def read(
-        cls, recipe: Recipe, channels: int, cache: Path, root: Path | None = None, progress: bool = True
-    ) -> TrainingData:
-        """Read and cut a recipe's data sets; ``cache`` is where patches are kept, ``root`` the main set's folder."""
-        names = [recipe.data, *(name for name in recipe.mix if name != recipe.data)]
-        roots = {name: data_root(name, root if name == recipe.data else None) for name in names}
-        train, heldout = ({n: read_split(n, split, roots[n]) for n in names} for split in ("train", "heldout"))
-        return cls.of(recipe, channels, cache, train, heldout, progress)
-
-    @classmethod
-    def of(
-        cls,
-        recipe: Recipe,
-        channels: int,
-        cache: Path,
-        train: list[FaceSample] | Mapping[str, list[FaceSample]],
-        heldout: list[FaceSample] | Mapping[str, list[FaceSample]],
-        progress: bool = True,
-    ) -> TrainingData:
-        """The same from samples (a list is the main set), of which the recipe may use a share and shuffle labels."""
-        sets = (part if isinstance(part, Mapping) else {recipe.data: part} for part in (train, heldout))
-        train, heldout = ({recipe.data: [], **part} for part in sets)  # the main set first
-        for part, sets in (("training", train), ("held-out", heldout)):
-            _check_labels(recipe, part, sets)
-
-        def cut(samples: list[FaceSample]) -> CropCache:
-            return build_cache(samples, cache, recipe.patch_size, channels, progress)
-
-        used = {name: _used_rows(cut(samples), recipe) for name, samples in train.items()}
-        if len(used[recipe.data]) < recipe.batch_size:
-            raise DataError(f"{len(used[recipe.data])} training faces do not fill one batch of {recipe.batch_size}")
-        return cls(used, {name: cut(samples) for name, samples in heldout.items()})
-
-
-def _check_labels(recipe: Recipe, part: str, sets: Mapping[str, list[FaceSample]]) -> None:
-    """Raise unless every task of the recipe has labels somewhere in the sets."""
-    labelled: set[str] = set()
-    for name, samples in sets.items():
-        if not samples:
-            raise DataError(f"there are no {part} faces in {name}")
-        first = samples[0]
-        if any(np.isfinite(s.points).any() for s in samples):
-            labelled.add(POINTS if first.schema == recipe.schema else points_task(first.schema))
-        if any(s.angles is not None and np.isfinite(s.angles).any() for s in samples):
-            labelled.add(ANGLES_TASK)
-        labelled |= set(first.labels)
-    missing = [task for task in recipe.tasks if task not in labelled]
-    if missing:
-        raise ConfigError(
-            f"the {part} data has no labels for {missing}, it has {sorted(labelled)}: leave them out of tasks, or add "
-            "a data set that has them to mix"
-        )
-
-
-def _used_rows(patches: CropCache, recipe: Recipe) -> CropCache:
-    """The share of a set that the recipe uses, with the labels shuffled that it wants shuffled."""
-    rng = np.random.default_rng(0)  # the same rows for every seed, so that seeds differ by training alone
-    rows = np.sort(rng.permutation(len(patches))[: max(1, round(recipe.fraction * len(patches)))])
-    used = patches if len(rows) == len(patches) else patches.subset(rows)
-    labels = {
-        task: rng.permutation(values) if task in recipe.shuffled_labels else values
-        for task, values in used.labels.items()
-    }
-    return replace(used, labels=labels)
 
 
 def train(
@@ -298,10 +219,10 @@ class Run:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.model(images)
         outputs = {name: output.float() for name, output in outputs.items()}
-        losses = self._losses(outputs, batch.targets)
+        losses = losses_of(self.recipe, outputs, batch.targets)
         # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
         answers = {name: output for name, output in outputs.items() if name != SIGMA}
-        lessons = self._losses(answers, batch.taught)
+        lessons = losses_of(self.recipe, answers, batch.taught)
         return losses, {
             name: torch.lerp(loss, lessons[name], self.recipe.lesson) if name in lessons else loss
             for name, loss in losses.items()
@@ -321,17 +242,13 @@ class Run:
         state.sums = {name: float(total) for name, total in state.sums.items()}
         state.labelled = {task: int(count) for task, count in state.labelled.items()}
 
-    def _losses(self, outputs: Losses, targets: Losses) -> Losses:
-        recipe = self.recipe
-        return task_losses(outputs, targets, recipe.schema, recipe.points_loss, recipe.eye_scaled, recipe.smoothing)
-
     @property
     def _stopped(self) -> Mapping[str, int]:
         return self.progress.stopper.stopped if self.progress.stopper else {}
 
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
-        errors = {name: self._look(batch) for name, batch in self.looked_at.items()}
+        errors = {name: look(self.average, batch, self.recipe) for name, batch in self.looked_at.items()}
         # Of the losses alone: where no face of a set has all its points, the NME is not a number.
         outputs = {*self.recipe.tasks, SIGMA}
         lost = {name for part in errors.values() for name in outputs & part.keys() if not math.isfinite(part[name])}
@@ -355,33 +272,6 @@ class Run:
         state.history.append(row)
         _write_text(self.out / "log.csv", _as_csv(state.history))
         return row
-
-    @torch.no_grad()
-    def _look(self, batch: Batch) -> dict[str, float]:
-        """Losses, and figures that people read, of the averaged network on undisturbed crops, as far as labels go."""
-        outputs: dict[str, list[torch.Tensor]] = {}
-        for part in batch.split(256):
-            for name, output in self.average(part.images.to(self.device)).items():
-                outputs.setdefault(name, []).append(output.float().cpu())
-        joined = {name: torch.cat(parts) for name, parts in outputs.items()}
-        targets = {task: aim for task, aim in batch.targets.items() if known_faces(aim)}
-        figures = {name: loss.item() for name, loss in self._losses(joined, targets).items()}
-        for task, aim in targets.items():
-            figures |= readable_figures(task, joined[task], aim, self.recipe.schema)
-        return figures
-
-
-def readable_figures(task: str, output: torch.Tensor, aim: torch.Tensor, schema: str) -> dict[str, float]:
-    """The error measure of one task: ``nme`` in percent, ``<task>_accuracy`` in percent, mean ``angles_error`` in
-    degrees."""
-    if points := schema_of(task, schema):
-        left, right = SCHEMAS[points].eye_pair
-        error = (output - aim).norm(dim=2).mean(dim=1) / (aim[:, left] - aim[:, right]).norm(dim=1)
-        return {"nme" if task == POINTS else f"{task}_nme": 100 * error.nanmean().item()}
-    if task == ANGLES_TASK:
-        return {"angles_error": (output - aim).abs().nanmean().item()}
-    known = aim >= 0
-    return {f"{task}_accuracy": 100 * (output.argmax(dim=1) == aim)[known].float().mean().item()}
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:
