@@ -23,8 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized 
 ROWS = [[3.0, 4.0], [1.0, 0.0]]
 AGAINST = [[1.0, 0.0], [-0.5, 0.5]]  # gradients at an angle of 135 degrees
 LOSSES = {name for name, method in WEIGHINGS.items() if method.kind in (OneATask, Scalarized)}
-GRADIENTS = {name for name, method in WEIGHINGS.items() if method.kind is Aggregated}
-MEMORY = ["dwa", "famo", "gradvac", "imtl_l", "nash_mtl", "pcd", "uw"]
+# Those that need three tasks are in test_weighing_robust.py.
+GRADIENTS = {name for name, method in WEIGHINGS.items() if method.kind is Aggregated and not method.needs}
+MEMORY = ["cr_mogm", "dwa", "excess_mtl", "famo", "gradvac", "imtl_l", "nash_mtl", "pcd", "uw"]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ class Weighing(nn.Module):
     def __init__(self, tasks: Sequence[str], factors: Mapping[str, float], model: FaceModel) -> None:
         super().__init__()
         self.tasks, self.factors = tuple(tasks), dict(factors)
+        self.latest: dict[str, Tensor] = {}  # task -> its weight in the last step; empty where all have 1
         self._model = (model,)  # in a tuple: the network is no part of this module
         self.register_buffer("weight_sums", torch.zeros(len(self.tasks), dtype=torch.float64))
         self.register_buffer("weight_counts", torch.zeros(len(self.tasks), dtype=torch.float64))
@@ -51,6 +52,7 @@ class Weighing(nn.Module):
         if not here:
             return
         weights = self.combine(here).detach().double()
+        self.latest = dict(zip(here, weights, strict=True))
         places = self.places(here)
         self.weight_sums.index_add_(0, places, weights)
         self.weight_counts.index_add_(0, places, torch.ones_like(weights))

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+# ExcessMTL: our names -> its own
+EXCESS = {"weights": "_weights", "squares": "_sq_grad_sum", "first": "_initial_w", "warm_up": "_warmup_w_sum"}
+
 
 def remembered(instance: nn.Module) -> dict[str, Tensor]:
     """Name -> tensor; empty if it remembers nothing."""
@@ -31,6 +34,12 @@ def remembered(instance: nn.Module) -> dict[str, Tensor]:
         return {"norms": instance.gramian_weighting._sq_norm_ema, "steps": instance.gramian_weighting._n_steps}
     if kind == "GradVac" and instance.gramian_weighting._state_key is not None:
         return {"cosines": instance.gramian_weighting._phi_t}
+    if kind == "GramianWeightedAggregator" and instance.gramian_weighting._lambda is not None:  # CR-MOGM
+        return {"weights": instance.gramian_weighting._lambda}
+    if kind == "ExcessMTL" and instance.weighting._state_key is not None:
+        inner = instance.weighting
+        found = {name: getattr(inner, own) for name, own in EXCESS.items() if getattr(inner, own) is not None}
+        return {**found, "steps": torch.tensor(inner._n_steps)}
     return {}
 
 
@@ -60,3 +69,12 @@ def put_back(instance: nn.Module, count: int, found: Mapping[str, Tensor], devic
     elif kind == "GradVac":
         inner = instance.gramian_weighting
         inner._phi_t, inner._state_key = found["cosines"], (count, found["cosines"].dtype)
+    elif kind == "GramianWeightedAggregator":
+        instance.gramian_weighting._lambda = found["weights"].to(device)
+    elif kind == "ExcessMTL":
+        inner = instance.weighting
+        for name, own in EXCESS.items():
+            if name in found:
+                setattr(inner, own, found[name].to(device))
+        inner._n_steps, squares = int(found["steps"]), inner._sq_grad_sum
+        inner._state_key = (*squares.shape, squares.dtype, squares.device)

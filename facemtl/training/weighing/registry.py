@@ -17,6 +17,7 @@ from facemtl.training.weighing.dynamic import Dynamic
 from facemtl.training.weighing.fixed import Fixed
 from facemtl.training.weighing.gradnorm import GradNorm
 from facemtl.training.weighing.library import Aggregated, Make, OneATask, Scalarized, with_options
+from facemtl.training.weighing.library_robust import cr_mogm, krum, krum_needs, trimmed_mean, trimmed_mean_needs
 from facemtl.training.weighing.shared import ON
 from facemtl.weights import SIGMA
 
@@ -34,6 +35,7 @@ class Method:
         make: for a class of the library, its options -> number of tasks -> an instance.
         several: it needs two tasks.
         positive: it divides by losses or takes their logarithms.
+        needs: options -> fewest tasks, where it is not two.
     """
 
     kind: type[Weighing]
@@ -41,6 +43,7 @@ class Method:
     make: Callable[..., Make] | None = None
     several: bool = True
     positive: bool = False
+    needs: Callable[[dict[str, Any]], int] | None = None
 
 
 def _scalarizer(name: str, options: Mapping[str, Any] | None = None, **always: Any) -> Method:
@@ -70,11 +73,14 @@ WEIGHINGS: dict[str, Method] = {
     "aligned_mtl": _aggregator("AlignedMTL", {"scale_mode": "min"}),
     "cagrad": _aggregator("CAGrad", {"c": 0.5}),
     "config": _aggregator("ConFIG"),
+    "cr_mogm": Method(Aggregated, {"on": "parameters", "of": "upgrad", "alpha": 0.9}, cr_mogm),
     "dualproj": _aggregator("DualProj"),
+    "excess_mtl": _aggregator("ExcessMTL", {"robust_step_size": 1.0, "n_warmup_steps": 0}),
     "fairgrad": _aggregator("FairGrad", {"alpha": 1.0}),
     "graddrop": _aggregator("GradDrop"),
     "gradvac": _aggregator("GradVac", {"beta": 0.5}),
     "imtl_g": _aggregator("IMTLG"),
+    "krum": Method(Aggregated, {"on": "parameters", "n_byzantine": 0, "n_selected": 1}, krum, needs=krum_needs),
     "mean": _aggregator("Mean"),
     "mgda": _aggregator("MGDA", {"epsilon": 1e-3, "max_iters": 100}),
     "nash_mtl": _aggregator("NashMTL", {"max_norm": 1.0, "update_weights_every": 1, "optim_niter": 20}, n_tasks=int),
@@ -82,6 +88,7 @@ WEIGHINGS: dict[str, Method] = {
     "pcgrad": _aggregator("PCGrad"),
     "random_gradient": _aggregator("Random"),
     "sum": _aggregator("Sum"),
+    "trimmed_mean": Method(Aggregated, {"on": "parameters", "trim_number": 1}, trimmed_mean, needs=trimmed_mean_needs),
     "upgrad": _aggregator("UPGrad"),
 }
 
@@ -121,6 +128,11 @@ def check_weighing(recipe: Recipe) -> None:
     if recipe.weighing == "dynamic" and POINTS not in weighed:
         raise ConfigError(f"{start} needs landmarks, its main task, among the tasks with a weight over 0")
     options = {**method.options, **recipe.weighing_options}
+    if method.needs and len(weighed) < (fewest := method.needs(options)):
+        raise ConfigError(
+            f"{start} with these options chooses among {fewest} tasks or more, there are {len(weighed)} with weights "
+            f"over 0: add tasks, or lower {' or '.join(k for k in method.options if k != 'on')} in weighing_options"
+        )
     if options.get("covariance") and recipe.points_head == "heatmap":
         raise ConfigError(
             f"{start}: heat maps have no last layer on the shared features: set weighing_options.covariance = 0, or "
