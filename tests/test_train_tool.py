@@ -54,7 +54,7 @@ def test_a_training_of_one_epoch_says_where_the_model_is(folder, trained):
     assert trained.stdout == "runs/small/model.safetensors\n"
     assert "2/2" in trained.stderr  # the bar: 16 faces are two batches of 8
     assert {path.name for path in (folder / "runs" / "small").iterdir()} == {
-        *("checkpoint.safetensors", "log.csv", "model.safetensors", "recipe.json", "tensorboard")
+        *("checkpoint.safetensors", "log.csv", "model.safetensors", "recipe.json", "tensorboard", "watch.csv")
     }
     assert [row["epoch"] for row in read_log(folder / "runs" / "small")] == ["1"]
     assert [path.suffix for path in (folder / "runs" / "cache").iterdir()] == [".npy", ".npy"]

@@ -16,6 +16,8 @@ from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.recipe import recipe_from_dict
 from facemtl.training.weighing.base import Weighing
 
+HARMLESS = ("workers", "snapshots", "affinity")  # keys that change how fast a training is, not what it gives
+
 
 @dataclass(slots=True)
 class Progress:
@@ -80,8 +82,7 @@ def load_checkpoint(
         trained_with = recipe_from_dict(saved["recipe"]).to_dict()
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a checkpoint of this version: {error}") from None
-    # Workers change how fast batches come, not what is in them.
-    differ = [k for k in recipe if k != "workers" and trained_with.get(k) != recipe[k]]
+    differ = [k for k in recipe if k not in HARMLESS and trained_with.get(k) != recipe[k]]
     if differ:
         raise ConfigError(f"{path} was trained with other values of {', '.join(differ)}; use another --out")
     load_parameters(model, _under(tensors, "model."), path)

@@ -35,6 +35,7 @@ from facemtl.training.looking import Losses, look, losses_of
 from facemtl.training.optimisers import create_optimiser, freeze, learning_rate, update_average
 from facemtl.training.recipe import Recipe
 from facemtl.training.training_data import TrainingData
+from facemtl.training.watching import Watch
 from facemtl.training.weighing.base import Weighing
 from facemtl.training.weighing.registry import create_weighing
 from facemtl.weights import SIGMA
@@ -135,6 +136,7 @@ class Run:
                 self.dataset.caches, self.size, recipe.crop_scale, recipe.pixels, recipe.seed, device
             )
         self.steps = recipe.epochs * self.dataset.steps_per_epoch
+        self.watch = Watch(recipe, self.model, self.weighing, self.steps, out)
         stopper = TaskStopper(recipe.stop_k, recipe.stop_threshold, dict(recipe.stop_importance))
         self.progress = Progress(stopper=stopper if recipe.early_stopping else None)
         main = data.train[recipe.data]
@@ -153,7 +155,7 @@ class Run:
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(state.history) + 1)
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
-        with interrupt_flag() as interrupted, bar, writer:
+        with interrupt_flag() as interrupted, bar, writer, self.watch.opened(state.step):
             for batch in loader:
                 self.step(batch.to(self.device))
                 bar.update()
@@ -188,13 +190,16 @@ class Run:
         warmup = round(recipe.warmup_epochs * self.dataset.steps_per_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
-        # Dropout too is a function of seed and step; torch's generator takes 32 bits.
-        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, state.step)).generate_state(1)[0]))
+        self._seed()
         images = self.images(batch)
         self.backward(images, batch)
         self.update()
         if self.weighing.looks_again:
             self.weighing.look_again(lambda: self._learned(images, batch)[1], batch, self._stopped)
+
+    def _seed(self) -> None:
+        """Dropout too is a function of seed and step; torch's generator takes 32 bits."""
+        torch.manual_seed(int(np.random.SeedSequence((self.recipe.seed, self.progress.step)).generate_state(1)[0]))
 
     def images(self, batch: Batch) -> torch.Tensor:
         """The crops uint8 (N, C, S, S) of a batch, cut here if nobody did."""
@@ -208,11 +213,17 @@ class Run:
             module.eval()
         losses, learned = self._learned(images, batch)
         self.optimiser.zero_grad(set_to_none=True)
-        self.weighing.backward(learned, batch, self._stopped)
+        rate = self.optimiser.param_groups[0]["lr"]
+        with self.watch.step(state.step, learned, batch, self._stopped, rate, lambda: self._again(images, batch)):
+            self.weighing.backward(learned, batch, self._stopped)
         for name, value in losses.items():
             state.sums[name] = state.sums.get(name, 0.0) + value.detach().double()
         for task in self.recipe.tasks:
             state.labelled[task] = state.labelled.get(task, 0) + known_faces(batch.targets[task])
+
+    def _again(self, images: torch.Tensor, batch: Batch) -> Losses:
+        self._seed()
+        return self._learned(images, batch)[1]
 
     def _learned(self, images: torch.Tensor, batch: Batch) -> tuple[Losses, Losses]:
         """Output -> loss by the labels, and what is learned from: the same, or mixed with what teachers say."""

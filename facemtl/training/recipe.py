@@ -61,6 +61,8 @@ class Recipe:
         batch_size, epochs, warmup_epochs: as they say; the last, incomplete batch of an epoch is left out.
         ema: decay of the running average of the parameters a step; 0 keeps none.
         early_stopping: task-wise, of the auxiliary tasks, with ``stop_k``, ``stop_threshold``, ``stop_importance``.
+        snapshots: least number of looks at what the tasks do to each other (:mod:`facemtl.training.watching`); 0 none.
+        affinity: each of them also measures what a step along one task does to the others.
         seed: of everything drawn.
         threads: CPU threads of the network; the result depends on it in the last bits.
         workers: processes that prepare batches; the result does not depend on it.
@@ -111,6 +113,8 @@ class Recipe:
     stop_k: int = 5
     stop_threshold: float = 10.0
     stop_importance: Mapping[str, float] = field(default_factory=dict)
+    snapshots: int = 30
+    affinity: bool = False
     seed: int = 0
     threads: int = 1
     workers: int = 1
@@ -172,7 +176,7 @@ class Recipe:
             },
             **{
                 key: (getattr(self, key) >= 0, "at least 0")
-                for key in ("weight_decay", "warmup_epochs", "seed", "workers")
+                for key in ("weight_decay", "warmup_epochs", "seed", "workers", "snapshots")
             },
             **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in SHARES},
         }
