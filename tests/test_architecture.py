@@ -228,5 +228,6 @@ def test_every_room_is_packaged():
     setuptools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     rooms = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in MODULES}
     assert rooms <= set(setuptools["packages"])
-    within = {"facemtl.formats", "facemtl.training.weighing"}  # parts of the runtime and of training
+    # Parts of the runtime and of training.
+    within = {"facemtl.annotate", "facemtl.formats", "facemtl.training.schedules", "facemtl.training.weighing"}
     assert rooms == {"facemtl", *within, *(f"facemtl.{room}" for room in ROOMS if room != "runtime")}
