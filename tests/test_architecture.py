@@ -229,5 +229,5 @@ def test_every_room_is_packaged():
     rooms = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in MODULES}
     assert rooms <= set(setuptools["packages"])
     # Parts of the runtime and of training.
-    within = {"facemtl.annotate", "facemtl.formats", "facemtl.training.schedules", "facemtl.training.weighing"}
+    within = {"facemtl.annotate", "facemtl.formats", "facemtl.serve", "facemtl.training.schedules", "facemtl.training.weighing"}
     assert rooms == {"facemtl", *within, *(f"facemtl.{room}" for room in ROOMS if room != "runtime")}
