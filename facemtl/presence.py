@@ -1,6 +1,7 @@
 """Whether there still is a face where a tracker looked, from what the network says of its crop anyway.
 
-Measured on 307 held-out faces of MTFL (crops displaced by 5 % of the face box and resized by 5 %, standard deviations)
+A model whose quality was fitted (:mod:`facemtl.quality`) says it itself. For the others:
+measured on 307 held-out faces of MTFL (crops displaced by 5 % of the face box and resized by 5 %, standard deviations)
 and on 299 boxes of the background of the same pictures (0.5 to 1.2 times as large, at most 5 % of them on the face),
 each followed for four frames, the next box being that of the last points:
 
@@ -38,9 +39,9 @@ LARGEST = 8.0  # log-odds beyond which nothing is believed
 def presence(face: Face, given: np.ndarray, box: np.ndarray) -> float:
     """Log-odds that there is a face: over 0 it is likelier there than not.
 
-    The network's own ``quality`` where it gives one, else its ``landmark_sigma``, else how well its points repeat the
-    box they were looked for in. A weighing of measured separations with equal odds beforehand, not a calibrated
-    probability.
+    The face's ``quality`` where the model has one, else its ``landmark_sigma``, else how well its points repeat the
+    box they were looked for in. The latter two are a weighing of measured separations with equal odds beforehand, not
+    a calibrated probability.
 
     Args:
         face: what the network found.

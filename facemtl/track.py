@@ -20,22 +20,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from facemtl.detect import nms
+from facemtl.detect import Detections
 from facemtl.errors import BoxError, ConfigError, ModelError
 from facemtl.face import Face
-from facemtl.geometry import box_from_five
+from facemtl.geometry import box_from_five, roll_of_five
 from facemtl.image import as_bgr
 from facemtl.landmarks import SCHEMAS
+from facemtl.matching import assign, box_cost, centre_of, iou, same_place
 from facemtl.motion import Motion
 from facemtl.predictor import Predictor
 from facemtl.presence import presence
+from facemtl.search import Search
 from facemtl.smoothing import FaceSmoother
 
 MOTION_PAUSE = 22  # frames between detections for the sake of motion: under a twentieth of them where all moves
+VOUCHED = 30  # frames for which a doubt is settled once the detector has found the face in much the same crop
 MISS = 1.5  # log-odds by which presence falls with each detection that did not find the face, twice at most
 SMALLEST = 10.0  # pixels; points that shrink to less are on no face
 # Costs of two boxes: sides between their centres, plus the natural logarithm of the ratio of their sides.
-SAME_PLACE = 0.4  # under which the points of two tracks are on one face
 MATCH = 0.7  # under which a detection is the face of a track
 DRIFTED = 0.3  # over which the crop is then taken from the detection
 CROWDED = 0.1  # share of their union in which two boxes disturb each other's crops
@@ -49,12 +51,13 @@ SHAPE_WEIGHT = 2.0  # of the difference of two shapes, in sides, against the dis
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
-    """Where a face was: time in seconds, centre (2,) and side of its box in pixels, the five points in the box, and the
-    velocity (2,) in pixels a second."""
+    """Where a face was: time in seconds, centre (2,) and side of its box in pixels, roll in radians, the five points in
+    the box, and the velocity (2,) in pixels a second."""
 
     time: float
     centre: np.ndarray
     side: float
+    roll: float
     shape: np.ndarray
     velocity: np.ndarray
 
@@ -93,7 +96,7 @@ class _Track:
         step = time - self.state.time
         velocity = self.alone.velocity
         if not self.crowded:  # beside another face the points are dragged, and say little about the motion
-            measured = (_centre(box) - self.state.centre) / step
+            measured = (centre_of(box) - self.state.centre) / step
             span = min(VELOCITY_MEMORY + step, time - self.born)  # at first a plain mean, or it would begin too slow
             velocity = self.state.velocity + step / span * (measured - self.state.velocity)
         self.face, self.box, self.state = face, box, _state(face, box, time, velocity)
@@ -106,7 +109,7 @@ class _Track:
 
     def look_around(self, others: Iterable[_Track]) -> None:
         """Note whether it stands apart in this frame."""
-        self.crowded = any(_iou(self.box, other.box) > CROWDED for other in others if other is not self)
+        self.crowded = any(iou(self.box, other.box) > CROWDED for other in others if other is not self)
         if not self.crowded or self.state.time - self.alone.time > ALONE_MEMORY:
             self.alone = self.state
 
@@ -138,27 +141,29 @@ class _Look:
 class Tracker:
     """Follows faces through the frames of a video. Use one for each video, from one thread.
 
-    The crops of the next frame come from the last points, moved on at constant velocity. The detector of ``predict``
-    runs: where no face is followed; in the frame in which one becomes doubtful or is lost; every ``search`` frames
-    while a lost one is remembered or two overlap; every ``every`` frames; and, at least 22 frames after the last time,
-    when something moves away from the known faces (:mod:`facemtl.motion`).
+    The crops of the next frame come from the last points, moved on at constant velocity, in one pass of the network
+    (:meth:`Predictor.follow`). The detector of ``predict`` looks for faces: every ``search`` frames while a lost one is
+    remembered, one stays doubtful or two overlap; every ``every`` frames; and, at least 22 frames after the last time,
+    when something moves away from the known faces (:mod:`facemtl.motion`). So that no ordinary frame is late, such a
+    search is spread over frames (:mod:`facemtl.search`). It is done at once where no face is followed, and in the
+    frame in which one becomes doubtful or is lost.
 
     *An id ends* when :mod:`facemtl.presence` falls under even odds, or the points jump by half a side, and the detector
-    finds no face there in the same frame; a detection that misses a face counts against it. Of two tracks on one face
+    finds no face there; a detection that misses a face counts against it. Of two tracks on one face
     that one stays which is nearer to its own motion, size and shape before they met; the other is hidden, and lost.
     *An id comes back* when within ``memory`` seconds a new face appears within 0.75 face sides, and one more for each
     second, of where the lost one was last seen or would have moved to; difference in size (natural logarithm) and in
     shape count like distance. Otherwise a new face gets the next number; none is given twice.
 
     Args:
-        predict: finds the points; needs a model that has some.
+        predict: finds the points; needs a model that has some. Its detector may look for faces in pieces.
         every: frames between detections while all is well, at least 1.
         search: frames between detections while a face is looked for, 1 to ``every``.
         memory: seconds for which a lost face is remembered, not negative.
         smooth: steady the points, angles, probabilities and labels (:mod:`facemtl.smoothing`).
 
     Attributes:
-        detections: how often the detector ran.
+        detections: how many searches began.
 
     Raises:
         ConfigError: a number out of its range.
@@ -183,7 +188,8 @@ class Tracker:
         self._lost: list[_Track] = []
         self._size: tuple[int, int] | None = None
         self._time = -math.inf
-        self._frame = self._detected = 0  # number of this frame, and of the last one that the detector saw
+        self._frame = self._searched = 0  # number of this frame, and of the last one that was searched to the end
+        self._search_under_way: Search | None = None
         self._motion = Motion()
 
     def __call__(self, frame: np.ndarray, time: float) -> list[Face]:
@@ -206,8 +212,9 @@ class Tracker:
         looks = self._look(frame, self._tracks, [track.next_box(time) for track in self._tracks])
         self._motion.see(frame, [look.box for look in looks])
         looks = self._hide_duplicates(looks, time)
-        if self._wants_detector(looks):
-            looks = self._detect(frame, looks, time)
+        found = self._search_on(frame, looks)
+        if found is not None:
+            looks = self._settle(frame, looks, found, time)
         for look in looks:
             if look.track.state.time < time:  # those of new faces stand where they are
                 look.track.follow(look.face, look.box, time)
@@ -232,7 +239,10 @@ class Tracker:
         """What the network finds in a box for each track."""
         if not tracks:
             return []
-        faces = self._predict(frame, boxes=np.stack(boxes))
+        faces = self._predict.follow(frame, np.stack(boxes), [track.state.roll for track in tracks])
+        return self._judge(tracks, boxes, faces)
+
+    def _judge(self, tracks: Sequence[_Track], boxes: Sequence[np.ndarray], faces: Sequence[Face]) -> list[_Look]:
         looks = []
         for track, given, face in zip(tracks, boxes, faces, strict=True):
             box = self._face_box(face)
@@ -248,7 +258,7 @@ class Tracker:
             box = box_from_five(SCHEMAS[face.schema].to_five(face.landmarks))
         except BoxError:
             return None
-        (x, y), (height, width) = _centre(box).tolist(), self._size
+        (x, y), (height, width) = centre_of(box).tolist(), self._size
         return box if 0 <= x < width and 0 <= y < height and box[2] - box[0] >= SMALLEST else None
 
     def _hide_duplicates(self, looks: list[_Look], time: float) -> list[_Look]:
@@ -257,37 +267,53 @@ class Tracker:
         surprises = [look.track.surprise(_state(look.face, look.box, time, np.zeros(2))) for look in looks]
         for surprise, look in sorted(zip(surprises, looks, strict=True), key=lambda pair: pair[0]):
             jumped = surprise > JUMP
-            if jumped or any(_same_place(look.box, other.box) for other in kept):
+            if jumped or any(same_place(look.box, other.box) for other in kept):
                 self._lost.append(look.track)
             else:
                 kept.append(look)
         return kept
 
-    def _wants_detector(self, looks: list[_Look]) -> bool:
-        since = self._frame - self._detected
-        if not looks or since >= self._every or len(looks) < len(self._tracks):
+    def _search_on(self, frame: np.ndarray, looks: list[_Look]) -> Detections | None:
+        """Begin a search or go on with one; what it found once it is done."""
+        now = not looks or len(looks) < len(self._tracks) or any(self._new_doubt(look) for look in looks)
+        if now or (self._search_under_way is None and self._wants_search(looks)):
+            known = {look.track: (look.box, look.odds) for look in looks}
+            self._search_under_way = Search(self._predict.detector, frame, self._frame, known)
+            self.detections += 1
+            self._motion.remember()
+        if self._search_under_way is None:
+            return None
+        return self._search_under_way.finish() if now else self._search_under_way.advance()
+
+    def _wants_search(self, looks: list[_Look]) -> bool:
+        """Whether it is time to look for faces again, though nothing has happened that must be known at once."""
+        since = self._frame - self._searched
+        if since >= self._every:
             return True
-        if any(self._doubtful(look) for look in looks):
-            return True
-        if since >= self._search and (self._lost or any(look.track.crowded for look in looks)):
+        if since >= self._search and (self._lost or any(look.track.crowded or self._doubt(look) for look in looks)):
             return True
         return since >= MOTION_PAUSE and self._motion.elsewhere()
 
-    def _doubtful(self, look: _Look) -> bool:
-        """Whether presence has fallen, and not in spite of what the detector has just said of much the same crop."""
-        track = look.track
-        vouched = self._frame - track.confirmed < self._search and look.odds > track.vouched - MISS
-        return look.odds - MISS * min(track.misses, 2) < 0 and not vouched
+    def _doubt(self, look: _Look) -> bool:
+        """Whether presence has fallen, also because detections missed the face."""
+        return look.odds - MISS * min(look.track.misses, 2) < 0
 
-    def _detect(self, frame: np.ndarray, looks: list[_Look], time: float) -> list[_Look]:
-        """Run the detector: lose what it does not confirm, put right what has drifted, begin what is new."""
-        self.detections += 1
-        self._detected = self._frame
-        self._motion.remember()
-        found = self._predict.detector.detect(frame)
-        keep = nms(found.boxes, found.scores, 0.5)  # a detector of the user's own may find a face twice
-        boxes, scores = found.boxes[keep].astype(np.float64), found.scores[keep].tolist()
-        costs = np.array([[_box_cost(look.box, box) for box in boxes] for look in looks]).reshape(
+    def _new_doubt(self, look: _Look) -> bool:
+        """Whether it has, and not in spite of what the detector has said of much the same crop."""
+        track = look.track
+        vouched = self._frame - track.confirmed < VOUCHED and look.odds > track.vouched - MISS
+        return self._doubt(look) and not vouched
+
+    def _settle(self, frame: np.ndarray, looks: list[_Look], found: Detections, time: float) -> list[_Look]:
+        """Lose what a search did not confirm, put right what has drifted, begin what is new.
+
+        The boxes that were found are compared with those of the frame that was searched, some frames ago perhaps.
+        """
+        search, self._search_under_way = self._search_under_way, None
+        self._searched = search.number
+        boxes, scores = found.boxes, found.scores.tolist()
+        known = [search.known[look.track] for look in looks]
+        costs = np.array([[box_cost(before, box) for box in boxes] for before, _ in known]).reshape(
             len(looks), len(boxes)
         )
         pairs = assign(costs, MATCH)
@@ -297,18 +323,20 @@ class Tracker:
             track = look.track
             if i not in pairs:
                 track.misses += 1
-                if self._doubtful(look):
+                if self._doubt(look):
                     self._lost.append(track)
                 else:
                     going.append(look)
                 continue
-            track.misses, track.confirmed, track.vouched = 0, self._frame, look.odds
+            before, odds = known[i]
+            track.misses, track.confirmed, track.vouched = 0, search.number, odds
             track.score = scores[pairs[i]]
             if look.odds < 0 or costs[i, pairs[i]] > DRIFTED:
-                again.append((track, boxes[pairs[i]]))
+                moved = np.tile(centre_of(look.box) - centre_of(before), 2)
+                again.append((track, boxes[pairs[i]] + moved))
             else:
                 going.append(look)
-        for look in self._look(frame, [track for track, _ in again], [box for _, box in again]):
+        for look in self._look_afresh(frame, again):
             look.track.vouched = look.odds
             if look.odds == -math.inf:
                 self._lost.append(look.track)
@@ -316,6 +344,13 @@ class Tracker:
                 going.append(look)
         rest = [j for j in range(len(boxes)) if j not in pairs.values()]
         return going + self._begin(frame, going, boxes[rest], [scores[j] for j in rest], time)
+
+    def _look_afresh(self, frame: np.ndarray, again: Sequence[tuple[_Track, np.ndarray]]) -> list[_Look]:
+        """What the network finds in boxes of the detector."""
+        if not again:
+            return []
+        boxes = [box for _, box in again]
+        return self._judge([track for track, _ in again], boxes, self._predict(frame, boxes=np.stack(boxes)))
 
     def _begin(
         self, frame: np.ndarray, going: list[_Look], boxes: np.ndarray, scores: Sequence[float], time: float
@@ -325,9 +360,12 @@ class Tracker:
             return []
         taken = [look.box for look in going]
         fresh: list[_Track] = []
-        for face, score in zip(self._predict(frame, boxes=boxes), scores, strict=True):
+        late = self._searched < self._frame
+        for face, given, score in zip(self._predict(frame, boxes=boxes), boxes, scores, strict=True):
             box = self._face_box(face)
-            if box is None or any(_same_place(box, other) for other in taken):
+            if box is None or (late and presence(face, given, box) < 0):  # it has gone since
+                continue
+            if any(same_place(box, other) for other in taken):
                 continue
             taken.append(box)
             fresh.append(_Track(face, box, score, time, self._smoother()))
@@ -336,7 +374,7 @@ class Tracker:
         back = {j: self._lost[i] for i, j in pairs.items()}
         self._lost = [track for track in self._lost if track not in back.values()]
         for j, track in enumerate(fresh):
-            track.confirmed = self._frame
+            track.confirmed = self._searched
             if j in back:
                 track.come_back(back[j])
             else:
@@ -347,47 +385,12 @@ class Tracker:
         return FaceSmoother(self._predict.spec.thresholds) if self._smooth else None
 
 
-def assign(costs: np.ndarray, limit: float) -> dict[int, int]:
-    """Row -> column, each once, the cheapest pair first, of costs (N, M) under ``limit``.
-
-    Greedy: with faces that do not overlap it gives what the Hungarian method gives, and where they do the nearest pair
-    is the one to be sure of.
-    """
-    pairs: dict[int, int] = {}
-    for flat in np.argsort(costs, axis=None, kind="stable").tolist():
-        i, j = divmod(flat, costs.shape[1])
-        if costs[i, j] < limit and i not in pairs and j not in pairs.values():
-            pairs[i] = j
-    return pairs
-
-
 def _shown(track: _Track, time: float) -> Face:
     face = replace(track.face, track_id=track.number, score=track.score, box=track.box.astype(np.float32))
     return face if track.smooth is None else track.smooth(face, time)
 
 
 def _state(face: Face, box: np.ndarray, time: float, velocity: np.ndarray) -> _State:
-    centre, side = _centre(box), float(box[2] - box[0])
+    centre, side = centre_of(box), float(box[2] - box[0])
     five = SCHEMAS[face.schema].to_five(face.landmarks).astype(np.float64)
-    return _State(time, centre, side, (five - centre) / side, velocity)
-
-
-def _centre(box: np.ndarray) -> np.ndarray:
-    return (box[:2] + box[2:]) / 2
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Shared area of two boxes (4,) over that of their union."""
-    width, height = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).tolist()
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - shared)
-
-
-def _box_cost(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two square boxes (4,) in sides of the smaller, plus the natural logarithm of their ratio of sides."""
-    first, second = float(a[2] - a[0]), float(b[2] - b[0])
-    return float(np.hypot(*(_centre(a) - _centre(b)))) / min(first, second) + abs(math.log(first / second))
-
-
-def _same_place(a: np.ndarray, b: np.ndarray) -> bool:
-    return _box_cost(a, b) < SAME_PLACE
+    return _State(time, centre, side, roll_of_five(five), (five - centre) / side, velocity)

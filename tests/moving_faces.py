@@ -120,6 +120,10 @@ class World:
         self.given.append([np.asarray(box) for box in boxes])
         return [self._look(box) for box in self.given[-1]]
 
+    def follow(self, image: np.ndarray, boxes: np.ndarray, rolls: Sequence[float]) -> list[Face]:
+        assert len(rolls) == len(boxes)
+        return self(image, boxes=boxes)
+
     def _look(self, box: np.ndarray) -> Face:
         side, person = float(box[2] - box[0]), self.nearest(box)
         if person is None:

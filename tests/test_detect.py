@@ -134,6 +134,18 @@ def test_a_drawn_face_is_found_in_the_convention_of_the_package(detector: MtcnnD
     assert side(boxes[0]) == pytest.approx(boxes[0, 3] - boxes[0, 1], abs=1e-3)
 
 
+def test_a_search_in_pieces_finds_what_the_detector_finds(detector: MtcnnDetector) -> None:
+    image, _ = drawn_face(120)
+    image = cv2.resize(np.tile(image, (2, 2, 1)), (640, 480), interpolation=cv2.INTER_AREA)
+    *pieces, found = detector.search(image)
+    assert pieces == [None] * len(pieces)
+    assert 3 <= len(pieces) <= 12  # two or more of levels, one or more of each later network
+    whole = detector.detect(image)
+    assert len(whole.boxes) == 4
+    assert (found.boxes == whole.boxes).all()
+    assert (found.scores == whole.scores).all()
+
+
 def test_several_faces_come_by_descending_score(detector: MtcnnDetector) -> None:
     faces = [drawn_face(size) for size in (60, 90, 120)]
     boxes, scores = detector.detect(np.hstack([image for image, _ in faces]))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import pytest
 from moving_faces import FPS, MIDDLE, Person, World, away, play, straight, times
 
+from facemtl.detect import Detections
 from facemtl.errors import ConfigError, ImageError, ModelError
 from facemtl.face import Attribute, Face
 from facemtl.geometry import box_from_five
-from facemtl.track import Tracker, assign
+from facemtl.matching import assign
+from facemtl.track import Tracker
 
 # --- assignment -----------------------------------------------------------------------------------------------------
 
@@ -77,6 +80,19 @@ def test_frames_may_come_at_any_spacing() -> None:
 def test_a_long_pause_between_frames_does_not_lose_a_face_that_stays() -> None:
     world = World(Person(straight(MIDDLE, (0, 0))))
     assert play(world, [0.0, 0.04, 10.0, 10.04, 60.0]) == 5 * [{1: 0}]
+
+
+def test_the_next_crop_is_turned_as_the_face_was() -> None:
+    world = World(Person(straight(MIDDLE, (0, 0))), noise=0.0)
+    angle = math.radians(20)
+    world.people[0].shape = world.people[0].shape @ np.array(
+        [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+    )
+    rolls = []
+    follow = world.follow
+    world.follow = lambda image, boxes, given: rolls.extend(given) or follow(image, boxes, given)
+    play(world, times(0.2))
+    assert np.degrees(rolls) == pytest.approx([20] * 4, abs=2)  # the rendered face is upright within that
 
 
 # --- how often the detector runs ------------------------------------------------------------------------------------
@@ -216,6 +232,9 @@ class Gone:
         self.detector, self.spec = self.world.detector, self.world.spec
         self.points, self.calls = points, 0
 
+    def follow(self, image: np.ndarray, boxes: np.ndarray, rolls: list[float]) -> list[Face]:
+        return self(image, boxes)
+
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
         self.calls += 1
         faces = self.world(image, boxes=boxes)
@@ -299,6 +318,9 @@ def test_labels_are_steady_and_certain_by_the_thresholds_of_the_model() -> None:
         detector = world.detector
         spec = type("Spec", (), {"thresholds": {"smile": 0.9}})
 
+        def follow(self, image: np.ndarray, boxes: np.ndarray, rolls: list[float]) -> list[Face]:
+            return self(image, boxes)
+
         def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
             share = next(shares)
             label = "smiling" if share > 0.5 else "not_smiling"
@@ -308,3 +330,68 @@ def test_labels_are_steady_and_certain_by_the_thresholds_of_the_model() -> None:
     tracker = Tracker(Wavering())
     shown = [tracker(world.frame(time), time)[0].attributes["smile"] for time in times(1)]
     assert {(smile.label, smile.certain) for smile in shown} == {("smiling", False)}
+
+
+# --- a search that takes several frames -----------------------------------------------------------------------------
+
+
+class InPieces:
+    """The detector of a world whose searches take ``pieces`` steps; ``log`` has the time of each step."""
+
+    def __init__(self, world: World, pieces: int) -> None:
+        self.world, self.pieces = world, pieces
+        self.log: list[float] = []
+        self.detect = world.detector.detect
+
+    def search(self, image: np.ndarray) -> Iterator[Detections | None]:
+        found = self.detect(image)  # of the frame in which the search began
+        for i in range(self.pieces):
+            self.log.append(self.world.time)
+            yield found if i == self.pieces - 1 else None
+
+
+def in_pieces(*people: Person, pieces: int = 4) -> tuple[World, InPieces]:
+    world = World(*people)
+    world.detector = InPieces(world, pieces)
+    return world, world.detector
+
+
+def test_a_search_is_spread_over_frames_while_a_face_is_followed() -> None:
+    world, detector = in_pieces(Person(straight(MIDDLE, (0, 0))))
+    tracker = Tracker(world, every=10)
+    assert play(world, times(1), tracker) == 25 * [{1: 0}]
+    # At once in frame 0, where no face was known; then a piece a frame from frames 10 and 20 on.
+    assert [round(time * FPS) for time in detector.log] == [0, 0, 0, 0, 10, 11, 12, 13, 20, 21, 22, 23]
+    assert tracker.detections == 3
+
+
+def test_what_a_search_found_counts_from_where_the_faces_were_when_it_began() -> None:
+    """A face of 3 sides a second has gone on by 0.6 sides when the search ends: it keeps its id and place."""
+    world, _ = in_pieces(Person(straight((40, 120), (120, 0)), side=40), pieces=6)
+    tracker = Tracker(world, every=10, smooth=False)
+    for time in times(2):
+        (face,) = tracker(world.frame(time), time)
+        assert face.track_id == 1
+        assert face.landmarks == pytest.approx(world.people[0].points(time), abs=1.5)
+
+
+def test_a_new_face_appears_when_the_search_ends() -> None:
+    newcomer = Person(away(straight((260, 70), (0, 0)), 0.0, 0.3), seed=2)
+    world, _ = in_pieces(Person(straight((60, 120), (0, 0))), newcomer)
+    seen = play(world, times(0.6), Tracker(world, every=10))
+    assert seen == 13 * [{1: 0}] + 2 * [{1: 0, 2: 1}]  # the search of frame 10 ended in frame 13
+
+
+def test_a_face_that_left_during_the_search_does_not_appear() -> None:
+    visitor = Person(away(away(straight((260, 70), (0, 0)), 0.0, 0.3), 0.42, 9), seed=2)
+    world, _ = in_pieces(Person(straight((60, 120), (0, 0))), visitor)
+    assert play(world, times(0.6), Tracker(world, every=10)) == 15 * [{1: 0}]
+
+
+def test_a_new_doubt_does_not_wait_for_a_search_under_way() -> None:
+    goes = Person(away(straight((260, 70), (0, 0)), 0.42, 9), seed=2)
+    world, detector = in_pieces(Person(straight((60, 120), (0, 0))), goes, pieces=20)
+    seen = play(world, times(0.6), Tracker(world, every=10))
+    assert seen == 11 * [{1: 0, 2: 1}] + 4 * [{1: 0}]
+    begun = 20 + 1  # all of the first, and of the second what frame 10 did; then the third at once
+    assert [round(time * FPS) for time in detector.log[begun : begun + 20]] == 20 * [11]
