@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from facemtl.errors import ModelError
 from facemtl.models.factory import create_model
-from facemtl.models.gridnet import ConvBlock, GridNet, fuse
+from facemtl.models.gridnet import ConvBlock, GridNet, fuse, shallower
 
 SMALL = {"input_size": 32, "stem": 4, "widths": (6, 8), "depths": (1, 2), "neck": 5, "hidden": 16}
 
@@ -83,7 +84,7 @@ def test_fusing_a_network_in_training_gives_one_in_evaluation_mode():
 )
 def test_the_side_of_the_grid(size, stages, side):
     network = GridNet(size, 4, [6] * (stages - 1) + [8], [0] * stages, neck=5, hidden=16)
-    grid = network.grid(torch.zeros(1, 3, size, size))
+    grid = network.maps(torch.zeros(1, 3, size, size))[-1]
     assert grid.shape == (1, 8, side, side)
     assert (network.grid_channels, network.features, network.channels, network.input_size) == (8, 24, 3, size)
     assert network.vector(grid).shape == (1, 24)
@@ -93,11 +94,50 @@ def test_the_features_are_the_flattened_grid_and_its_mean():
     torch.manual_seed(0)
     network = GridNet(**SMALL).eval()
     images = torch.randn(2, 3, 32, 32)
-    grid, vector = network.grid(images), network(images)
+    grid, vector = network.maps(images)[-1], network(images)
     torch.testing.assert_close(vector[:, 16:], grid.mean(dim=(2, 3)))
     turned = grid.flip(3)  # the mean does not see where something is, the rest does
     torch.testing.assert_close(network.vector(turned)[:, 16:], vector[:, 16:])
     assert not torch.allclose(network.vector(turned)[:, :16], vector[:, :16])
+
+
+def test_the_fine_maps_have_half_and_a_quarter_of_the_side():
+    network = GridNet(40, 4, (6, 8), (2, 1), neck=5, hidden=16)
+    half, quarter, last = network.maps(torch.zeros(3, 3, 40, 40))
+    assert (half.shape, quarter.shape, last.shape) == ((3, 4, 20, 20), (3, 6, 10, 10), (3, 8, 5, 5))
+    assert network.fine_channels == (4, 6)
+
+
+# --- blocks left out ---
+
+
+def test_a_shallower_network_keeps_the_first_blocks_of_each_stage():
+    # stem 0 | stage of 6 channels: 1 halves, 2 3 further | stage of 8 channels: 4 halves, 5 further
+    deep = create_model("gridnet", ["smile"], input_size=32, stem=4, widths=(6, 8), depths=(2, 1), neck=5, hidden=16)
+    shallow = create_model("gridnet", ["smile"], input_size=32, stem=4, widths=(6, 8), depths=(1, 0), neck=5, hidden=16)
+    shallow.load_state_dict(shallower(deep, (1, 0)))
+    for place, was in enumerate((0, 1, 2, 4)):
+        torch.testing.assert_close(
+            shallow.backbone.trunk[place].conv.weight, deep.backbone.trunk[was].conv.weight, rtol=0, atol=0
+        )
+    torch.testing.assert_close(shallow.heads["smile"].weight, deep.heads["smile"].weight, rtol=0, atol=0)
+
+
+def test_as_deep_as_it_was_it_is_the_same():
+    model = create_model("gridnet", ["smile"], **SMALL)
+    kept, tensors = shallower(model, model.backbone.depths), model.state_dict()
+    assert kept.keys() == tensors.keys()
+    assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("depths", [(1,), (2, 1), (1, -1), (1, 1, 1)])
+def test_no_stage_can_be_deeper_than_it_was(depths):
+    model = create_model("gridnet", ["smile"], input_size=32, stem=4, widths=(6, 8), depths=(1, 1), neck=5, hidden=16)
+    with pytest.raises(ModelError, match=r"depths \[.*\]: expected 2, at most \[1, 1\]"):
+        shallower(model, depths)
+
+
+# --- size ---
 
 
 # Convolutions have no biases, normalisations two numbers a channel; counted by hand, layer by layer:

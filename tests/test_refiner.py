@@ -1,5 +1,6 @@
-"""The refiner: a window around each point, by hand; what learns from what; a refiner added to a trained network."""
+"""The refiner: windows around each point, by hand; what learns from what; a refiner added to a trained network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from facemtl.models.face_model import COARSE
 from facemtl.models.factory import create_model
 from facemtl.models.files import save_model
 from facemtl.models.gridnet import fuse
-from facemtl.models.refiner import APART, TOGETHER, TWICE, WINDOW, LocalRefiner
+from facemtl.models.refiner import APART, TOGETHER, TWICE, LocalRefiner, windows
 from facemtl.training.engine import Run
 from facemtl.training.losses import task_losses
 from facemtl.training.training_data import TrainingData
@@ -34,34 +35,32 @@ def crops(count: int, seed: int = 0) -> torch.Tensor:
 # --- windows ---
 
 
-def test_the_window_around_the_middle_is_the_middle_of_the_crop():
-    images = torch.rand(2, 3, S, S)
-    points = torch.zeros(2, 1, 2)
-    found = LocalRefiner(1, 3).windows(images, points)
-    first = (S - WINDOW) // 2
-    torch.testing.assert_close(found, images[:, :, first : first + WINDOW, first : first + WINDOW])
+def test_the_window_around_the_middle_is_the_middle_of_the_map():
+    maps = torch.rand(2, 3, S, S)
+    found = windows(maps, torch.zeros(2, 1, 2), 12)
+    first = (S - 12) // 2
+    torch.testing.assert_close(found, maps[:, :, first : first + 12, first : first + 12])
 
 
-def test_windows_follow_their_points_by_whole_and_half_pixels_and_are_black_outside():
-    images = torch.rand(1, 1, S, S)
+def test_windows_follow_their_points_by_whole_and_half_cells_and_are_0_outside():
+    maps = torch.rand(1, 1, S, S)
     points = torch.tensor([[[3 / S, -2 / S], [0.5 / S, 0.0], [0.5, 0.0]]])  # the last lies on the right edge
-    moved, half, edge = LocalRefiner(3, 1).windows(images, points)[:, 0]
-    first = (S - WINDOW) // 2
-    torch.testing.assert_close(moved, images[0, 0, first - 2 : first - 2 + WINDOW, first + 3 : first + 3 + WINDOW])
-    rows = images[0, 0, first : first + WINDOW]
-    torch.testing.assert_close(half, (rows[:, first : first + WINDOW] + rows[:, first + 1 : first + 1 + WINDOW]) / 2)
-    torch.testing.assert_close(edge[:, : WINDOW // 2], rows[:, -WINDOW // 2 :])
-    assert (edge[:, WINDOW // 2 :] == 0).all()
+    moved, half, edge = windows(maps, points, 12)[:, 0]
+    first = (S - 12) // 2
+    torch.testing.assert_close(moved, maps[0, 0, first - 2 : first + 10, first + 3 : first + 15])
+    rows = maps[0, 0, first : first + 12]
+    torch.testing.assert_close(half, (rows[:, first : first + 12] + rows[:, first + 1 : first + 13]) / 2)
+    torch.testing.assert_close(edge[:, :6], rows[:, -6:])
+    assert (edge[:, 6:] == 0).all()
 
 
 def test_the_windows_of_faces_and_points_are_not_mixed_up():
-    images = torch.rand(2, 3, S, S)
+    maps = torch.rand(2, 3, S, S)
     points = torch.rand(2, 5, 2) * 0.2
-    refiner = LocalRefiner(5, 3)
-    together = refiner.windows(images, points).reshape(2, 5, 3, WINDOW, WINDOW)
+    together = windows(maps, points, 6).reshape(2, 5, 3, 6, 6)
     for face in range(2):
         for point in range(5):
-            alone = refiner.windows(images[face, None], points[face, None, point, None])[0]
+            alone = windows(maps[face, None], points[face, None, point, None], 6)[0]
             torch.testing.assert_close(together[face, point], alone)
 
 
@@ -71,20 +70,20 @@ def test_the_windows_of_faces_and_points_are_not_mixed_up():
 def test_a_fresh_refiner_leaves_points_nearly_where_they_are():
     torch.manual_seed(0)
     points = torch.rand(4, 5, 2) - 0.5
-    moved = LocalRefiner(5, 3).eval()(torch.randn(4, 3, S, S), points)
+    moved = LocalRefiner(5, (4, 6)).eval()((torch.randn(4, 4, S, S), torch.randn(4, 6, S // 2, S // 2)), points)
     assert (moved - points).abs().max() < 0.1
 
 
 def test_in_training_points_are_moved_by_noise_of_the_stated_size():
     torch.manual_seed(0)
-    refiner = LocalRefiner(5, 3).train()
+    refiner = LocalRefiner(5, (1, 1)).train()
     torch.nn.init.zeros_(refiner.outer)
-    points = torch.zeros(2000, 5, 2)
-    moved = refiner(torch.zeros(2000, 3, S, S), points).detach()
+    points, maps = torch.zeros(2000, 5, 2), (torch.zeros(2000, 1, 8, 8), torch.zeros(2000, 1, 4, 4))
+    moved = refiner(maps, points).detach()
     scale = 1 + 3 * TWICE  # the mean square of 1 and, now and then, 2
     assert moved.square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2), rel=0.1)
     assert moved.mean(dim=1).square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2 / 5), rel=0.1)
-    torch.testing.assert_close(refiner.eval()(torch.zeros(2000, 3, S, S), points), points)
+    torch.testing.assert_close(refiner.eval()(maps, points), points)
 
 
 def test_coarse_points_are_an_output_of_training_alone():
@@ -118,6 +117,11 @@ def test_fused_it_computes_the_same():
 def test_without_points_there_is_nothing_to_refine():
     with pytest.raises(ModelError, match="refine needs landmarks among the tasks"):
         create_model("gridnet", ("smile",), refine=True, **GRIDNET)
+
+
+def test_a_backbone_without_fine_maps_cannot_be_refined():
+    with pytest.raises(ModelError, match="refine reads fine maps, which backbone 'tcdcn' does not give"):
+        create_model("tcdcn", ("landmarks",), refine=True)
 
 
 # --- added to a trained network ---
@@ -170,3 +174,16 @@ def test_a_frozen_module_that_is_not_there_or_the_whole_network_is_an_error(tmp_
 def test_frozen_modules_need_something_to_start_from():
     with pytest.raises(ConfigError, match=r"frozen = .*expected empty without init"):
         mixed_recipe(frozen=("backbone",))
+
+
+# --- teachers ---
+
+
+def test_a_refiner_learns_from_labels_and_the_coarse_points_from_teachers_too(tmp_path, faces):
+    run, _ = start(mixed_recipe(refine=True, lesson=1.0, dropout=0.0), faces, tmp_path)
+    batch = run.dataset[0]
+    outputs = run.model.train()(batch.images)
+    losses, learned = run._learned(batch.images, replace(batch, taught={"landmarks": outputs[COARSE].detach()}))
+    assert learned[COARSE] == 0  # the teacher says what the network does, and has all of the loss
+    assert losses[COARSE] > 0
+    torch.testing.assert_close(learned["landmarks"], losses["landmarks"])

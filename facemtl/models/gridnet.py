@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from facemtl.errors import ModelError
+
 
 class ConvBlock(nn.Module):
     """relu(norm(conv3x3(x)) [+ x]); the identity only where input and output have the same shape."""
@@ -81,15 +83,22 @@ class GridNet(nn.Module):
         self.neck = nn.Sequential(
             nn.Conv2d(channels, neck, 1), nn.ReLU(), nn.Flatten(), nn.Linear(neck * side**2, hidden), nn.ReLU()
         )
+        self.depths = tuple(depths)
+        self.fine_ends = (1, 2 + depths[0])  # blocks after which maps have half and a quarter of the side
+        self.fine_channels = (stem, widths[0])
         self.grid_channels = channels
         self.features = hidden + channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def grid(self, images: Tensor) -> Tensor:
-        """Standardised crops (N, 3, S, S) -> the last map (N, grid_channels, G, G)."""
-        return self.trunk(images)
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardised crops (N, 3, S, S) -> two fine maps (N, fine_channels, S / 2, S / 2) and (..., S / 4, S / 4),
+        and the last (N, grid_channels, G, G)."""
+        half, quarter = self.fine_ends
+        first = self.trunk[:half](images)
+        second = self.trunk[half:quarter](first)
+        return first, second, self.trunk[quarter:](second)
 
     def vector(self, grid: Tensor) -> Tensor:
         """The last map -> (N, features): what is where on the grid, and its mean."""
@@ -97,7 +106,28 @@ class GridNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised crops (N, 3, S, S) -> (N, features)."""
-        return self.vector(self.grid(images))
+        return self.vector(self.maps(images)[-1])
+
+
+def shallower(model: nn.Module, depths: Sequence[int]) -> dict[str, Tensor]:
+    """The tensors of a network with a GridNet ``backbone`` that one with fewer further blocks a stage has, by its
+    names. A block adds to what it is given, so that without the last ones a network is disturbed and not lost.
+
+    Raises:
+        ModelError: another number of stages, or a stage with more blocks than there are.
+    """
+    had = model.backbone.depths
+    if len(depths) != len(had) or any(not 0 <= new <= old for new, old in zip(depths, had, strict=True)):
+        raise ModelError(f"depths {list(depths)}: expected {len(had)}, at most {list(had)}")
+    kept, first = [0], 1  # the stem
+    for new, old in zip(depths, had, strict=True):
+        kept += range(first, first + 1 + new)
+        first += 1 + old
+    trunk = "backbone.trunk."
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(trunk)}
+    for place, block in enumerate(kept):
+        tensors |= {f"{trunk}{place}.{name}": t for name, t in model.backbone.trunk[block].state_dict().items()}
+    return tensors
 
 
 def fuse(model: nn.Module) -> nn.Module:

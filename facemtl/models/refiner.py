@@ -1,13 +1,14 @@
-"""Points looked at again: a small window of the crop around each, and what it says of where the point really lies.
+"""Points looked at again: a small window of fine maps around each, and what it says of where the point really lies.
 
-The last map of a backbone has forgotten where exactly an iris is; the pixels have not. Cascaded refinement from local
-windows is as old as the field (Sun, Wang and Tang, "Deep Convolutional Network Cascade for Facial Point Detection",
-CVPR 2013); here it is one more part of the same graph.
+The last map of a backbone has forgotten where exactly an iris is; the first ones have not. Cascaded refinement from
+local windows is as old as the field (Sun, Wang and Tang, "Deep Convolutional Network Cascade for Facial Point
+Detection", CVPR 2013); here it is one more part of the same graph.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,50 +24,53 @@ WINDOW = 24  # side of a window in pixels of the crop: about the distance betwee
 
 
 class LocalRefiner(nn.Module):
-    """Moves each of K points by what its window shows; convolutions are shared, the last two layers a point's own.
+    """Moves each of K points by what two maps of the backbone show around it, of half and a quarter of the crop's side.
+
+    The convolution is shared, the two layers after it a point's own. Windows of maps that are there anyway cost a
+    quarter of windows of pixels, and say as much (weights/facemtl-s/README.md).
 
     Args:
         points: K.
-        channels: of the crop.
-        widths: channels of the three convolutions, of which the second and third halve the window.
+        channels: of the two maps.
+        width: channels of the convolution that brings the finer windows to the side of the others.
         hidden: width of each point's own hidden layer.
     """
 
-    def __init__(
-        self, points: int, channels: int, widths: tuple[int, int, int] = (16, 32, 32), hidden: int = 32
-    ) -> None:
+    def __init__(self, points: int, channels: tuple[int, int], width: int = 32, hidden: int = 32) -> None:
         super().__init__()
-        first, second, third = widths
-        self.trunk = nn.Sequential(
-            ConvBlock(channels, first), ConvBlock(first, second, stride=2), ConvBlock(second, third, stride=2)
-        )
-        features = third * (WINDOW // 4) ** 2
+        fine, coarse = channels
+        self.halve = ConvBlock(fine, width, stride=2)
+        features = (width + coarse) * (WINDOW // 4) ** 2
         self.inner = nn.Parameter(torch.randn(points, features, hidden) * math.sqrt(2 / features))
         self.inner_bias = nn.Parameter(torch.zeros(points, 1, hidden))
         # Starts near zero: the points stay where they are.
         self.outer = nn.Parameter(torch.randn(points, hidden, 2) * 0.01)
         self.outer_bias = nn.Parameter(torch.zeros(points, 1, 2))
-        self.register_buffer("offsets", torch.arange(WINDOW) - (WINDOW - 1) / 2, persistent=False)
 
-    def forward(self, images: Tensor, points: Tensor) -> Tensor:
-        """Standardised crops (N, C, S, S) and points (N, K, 2) in network coordinates -> the moved points."""
+    def forward(self, maps: Sequence[Tensor], points: Tensor) -> Tensor:
+        """Maps (N, C, S / 2, S / 2) and (N, C', S / 4, S / 4), points (N, K, 2) in network coordinates -> the moved
+        points."""
         if self.training:
             points = points + _noise(points)
-        seen = self.trunk(self.windows(images, points)).flatten(1)
+        half, quarter = maps
+        near, around = self.halve(windows(half, points, WINDOW // 2)), windows(quarter, points, WINDOW // 4)
+        seen = torch.cat([near, around], dim=1).flatten(1)
         seen = seen.reshape(-1, points.shape[1], seen.shape[1]).transpose(0, 1)  # (K, N, features)
         hidden = torch.relu(seen @ self.inner + self.inner_bias)
         return points + (hidden @ self.outer + self.outer_bias).transpose(0, 1)
 
-    def windows(self, images: Tensor, points: Tensor) -> Tensor:
-        """(N * K, C, WINDOW, WINDOW) around the points, bilinear, at the scale of the crop; black outside of it."""
-        count, channels, size = points.shape[1], images.shape[1], images.shape[-1]
-        steps = self.offsets / size
-        x, y = points[..., 0, None, None] + steps, points[..., 1, None, None] + steps[:, None]
-        # torch's coordinates are -1 and 1 at the edges of a picture, network coordinates -1/2 and 1/2.
-        grid = 2 * torch.stack(torch.broadcast_tensors(x, y), dim=-1)  # (N, K, WINDOW, WINDOW, 2)
-        found = F.grid_sample(images, grid.flatten(1, 2), align_corners=False)  # (N, C, K * WINDOW, WINDOW)
-        found = found.reshape(-1, channels, count, WINDOW, WINDOW).transpose(1, 2)
-        return found.reshape(-1, channels, WINDOW, WINDOW)
+
+def windows(maps: Tensor, points: Tensor, side: int) -> Tensor:
+    """(N * K, C, side, side) of maps (N, C, M, M) around points (N, K, 2) in network coordinates; bilinear, at the
+    scale of the map, 0 outside of it."""
+    count, channels, size = points.shape[1], maps.shape[1], maps.shape[-1]
+    steps = (torch.arange(side, device=maps.device) - (side - 1) / 2) / size
+    x, y = points[..., 0, None, None] + steps, points[..., 1, None, None] + steps[:, None]
+    # torch's coordinates are -1 and 1 at the edges of a picture, network coordinates -1/2 and 1/2.
+    grid = 2 * torch.stack(torch.broadcast_tensors(x, y), dim=-1)  # (N, K, side, side, 2)
+    found = F.grid_sample(maps, grid.flatten(1, 2), align_corners=False)  # (N, C, K * side, side)
+    found = found.reshape(-1, channels, count, side, side).transpose(1, 2)
+    return found.reshape(-1, channels, side, side)
 
 
 def _noise(points: Tensor) -> Tensor:
