@@ -27,6 +27,10 @@ class DataError(FaceMTLError):
     """A data set whose files are missing or do not follow the published layout."""
 
 
+class SplitError(DataError):
+    """A split that a data set does not have."""
+
+
 class ConfigError(FaceMTLError, ValueError):
     """A recipe or an option with an unknown key or an impossible value."""
 

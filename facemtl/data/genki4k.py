@@ -25,6 +25,7 @@ import numpy as np
 
 from facemtl.data.rows import image_of, parse_rows, read_lines
 from facemtl.data.sample import MISSING, FaceSample
+from facemtl.data.splits import check_split
 from facemtl.errors import DataError
 from facemtl.face import ANGLES, ATTRIBUTES
 
@@ -51,8 +52,7 @@ def read_genki4k(root: str | Path, split: str) -> list[FaceSample]:
             file, line and reason.
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"GENKI-4K has no split {split!r}; known: {', '.join(SPLITS)}")
+    check_split("GENKI-4K", split, SPLITS)
     path = root / LABELS
     lines = read_lines(path, "the unpacked GENKI-4K archive, see datasets/genki4k/README.md")
     while lines and not lines[-1].strip():

@@ -20,6 +20,7 @@ import numpy as np
 
 from facemtl.data.rows import Row, image_of, parse_rows, read_lines
 from facemtl.data.sample import FaceSample
+from facemtl.data.splits import check_split
 from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES
 
@@ -42,8 +43,7 @@ def read_mtfl(root: str | Path, split: str) -> list[FaceSample]:
         DataError: a missing file, or bad rows: each with its file, line and reason.
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"MTFL has no split {split!r}; known: {', '.join(SPLITS)}")
+    check_split("MTFL", split, SPLITS)
     if split == "test":
         return _read_rows(root, "testing.txt", _read_boxes(root / "testing_boxes.txt"))
     samples = _read_rows(root, "training.txt", {})

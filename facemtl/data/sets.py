@@ -21,7 +21,7 @@ from facemtl.data.utkface import read_utkface
 from facemtl.data.w300 import read_w300
 from facemtl.data.w300lp import read_aflw2000, read_w300lp
 from facemtl.data.wflw import read_wflw
-from facemtl.errors import DataError
+from facemtl.errors import DataError, SplitError
 
 # The label files of a set of one's own in MTFL's layout; what is held out is a file, not a committed list.
 LAYOUT_FILES = {"train": "training.txt", "heldout": "heldout.txt", "test": "testing.txt"}
@@ -72,5 +72,5 @@ def read_split(name: str, split: str, root: str | Path | None = None) -> list[Fa
     """
     folder = data_root(name, root)
     if split not in LAYOUT_FILES:
-        raise DataError(f"{name} has no split {split!r}; known: {', '.join(LAYOUT_FILES)}")
+        raise SplitError(f"{name} has no split {split!r}; known: {', '.join(LAYOUT_FILES)}")
     return DATA_SETS[name][1](folder, split)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facemtl.data.sample import FaceSample
-from facemtl.errors import DataError
+from facemtl.errors import SplitError
 
 SPLITS = ("train", "heldout", "test")  # of sets of one's own
 
 
 def check_split(title: str, split: str, known: tuple[str, ...]) -> None:
-    """Raise DataError unless the set called ``title`` has this split."""
+    """Raise SplitError unless the set called ``title`` has this split."""
     if split not in known:
-        raise DataError(f"{title} has no split {split!r}; known: {', '.join(known)}")
+        raise SplitError(f"{title} has no split {split!r}; known: {', '.join(known)}")
 
 
 def is_heldout(key: str, one_in: int = 10) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 
 from facemtl.data.rows import image_of, parse_rows, read_lines
 from facemtl.data.sample import FaceSample
+from facemtl.data.splits import check_split
 from facemtl.errors import DataError
 
 SPLITS = ("train", "heldout")
@@ -39,8 +40,7 @@ def read_udacity68(root: str | Path, split: str) -> list[FaceSample]:
         DataError: an unknown split, a missing file, another header, or bad rows: each with its file, line and reason.
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"udacity68 has no split {split!r}; known: {', '.join(SPLITS)}")
+    check_split("udacity68", split, SPLITS)
     path = root / LABELS
     lines = read_lines(path, "the unpacked archive of Udacity's facial keypoints, see datasets/udacity68/README.md")
     if not lines or [field.strip() for field in lines[0].split(",")] != HEADER:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from facemtl.data.sample import MISSING, FaceSample
+from facemtl.data.splits import check_split
 from facemtl.errors import DataError
 from facemtl.face import ATTRIBUTES
 
@@ -43,8 +44,7 @@ def read_utkface(root: str | Path, split: str) -> list[FaceSample]:
         DataError: an unknown split, or no pictures.
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"UTKFace has no split {split!r}; known: {', '.join(SPLITS)}")
+    check_split("UTKFace", split, SPLITS)
     paths = sorted(root.glob("*.jpg"))
     if not paths:
         raise DataError(
