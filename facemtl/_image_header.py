@@ -1,7 +1,7 @@
 """What a file says about itself before anything is decoded: format, size, orientation, and whether its end is there.
 
-Only :mod:`facemtl.image` uses this. Decoders differ, also between versions of OpenCV, in what they do with half a
-file: an error, a warning on stderr, or a picture whose rest is grey. So the ends are looked for here.
+Only :mod:`facemtl.image` and the service use this. Decoders differ, also between versions of OpenCV, in what they do
+with half a file: an error, a warning on stderr, or a picture whose rest is grey. So the ends are looked for here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class HeaderError(Exception):
     """A file that must not be decoded; the message is the rest of a sentence that starts with the file's name."""
 
 
+class FormatError(HeaderError):
+    """No file of a format that is read here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The facts that decide whether and how to decode.
@@ -54,7 +58,8 @@ def read_header(data: bytes) -> Header:
     """The header of a whole image file.
 
     Raises:
-        HeaderError: ``data`` is empty, of another format, cut short, or visibly damaged.
+        FormatError: ``data`` is of another format.
+        HeaderError: ``data`` is empty, cut short, or visibly damaged.
     """
     if not data:
         raise HeaderError("is empty")
@@ -67,7 +72,7 @@ def read_header(data: bytes) -> Header:
             if header.width <= 0 or header.height <= 0:
                 raise HeaderError(f"is damaged: its size is {header.width} x {header.height} pixels")
             return header
-    raise HeaderError(f"is not an image of a supported format; convert it to {SUPPORTED}")
+    raise FormatError(f"is not an image of a supported format; convert it to {SUPPORTED}")
 
 
 def _jpeg(data: bytes) -> Header:

@@ -1,4 +1,4 @@
-"""The command line: ``facemtl predict``, ``facemtl demo`` and ``facemtl models``."""
+"""The command line: ``facemtl predict``, ``facemtl demo``, ``facemtl serve`` and ``facemtl models``."""
 
 # What a command needs is imported in it: --help must not wait for OpenCV and onnxruntime.
 from __future__ import annotations
@@ -38,6 +38,12 @@ _DEMO_EXAMPLES = """examples:
   facemtl demo 0 --headless --out results                 record the camera until Ctrl-C
 
 in the window: q or Esc ends; space, Enter or the right arrow shows the next photo; t turns tracking off and on
+"""
+
+_SERVE_EXAMPLES = """examples:
+  facemtl serve                                           the page, for this machine alone
+  facemtl serve --port 9000 --schema ibug68               68 points
+  curl -F image=@photo.jpg http://127.0.0.1:8000/predict  the faces as JSON
 """
 
 _FORMATS = ("coco", "cvat", "fiftyone", "fiftyone-detections", "label-studio", "plain", "rekognition")
@@ -126,6 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_predictor_options(demo)
 
+    serve = _command(commands, "serve", "open a page with camera and photos, and /predict", _SERVE_EXAMPLES, _serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, no one else's)")
+    serve.add_argument(
+        "--port", metavar="N", type=_port, default=8000, help="0 takes a free one (default: %(default)s)"
+    )
+    serve.add_argument("--workers", metavar="N", type=_positive, help="pictures in work at once (default: 2)")
+    serve.add_argument("--queue", metavar="N", type=_positive, help="requests that may wait (default: 16)")
+    serve.add_argument("--max-bytes", metavar="N", type=_positive, help="of a request (default: 16 MiB)")
+    serve.add_argument("--max-pixels", metavar="N", type=_positive, help="of a picture (default: 25 million)")
+    serve.add_argument("--seconds", metavar="N", type=_positive, help="until an answer is too late (default: 10)")
+    _add_predictor_options(serve)
+
     _command(commands, "models", "list the models that come with the package", None, _models)
     return parser
 
@@ -164,6 +182,12 @@ def _add_predictor_options(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return int(text)
 
 
@@ -314,6 +338,22 @@ def _summary_line(summary: Summary, args: argparse.Namespace) -> str:
     if args.jsonl:
         parts.append(args.jsonl)
     return ", ".join(parts)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from facemtl.serve.limits import Limits
+    from facemtl.serve.run import onnx_file, serve
+    from facemtl.weights import DEFAULT_MODEL
+
+    caps = {name: getattr(args, name) for name in ("workers", "queue", "max_bytes", "max_pixels", "seconds")}
+    limits = Limits(**{name: value for name, value in caps.items() if value is not None})
+    model_file = onnx_file(args.model or DEFAULT_MODEL)
+    serve(load_predictor(args), model_file, args.host, args.port, limits, ready=_say_address)
+    return 0
+
+
+def _say_address(address: str) -> None:
+    print(f"{address}  (Ctrl-C ends)", flush=True)
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -1,0 +1,148 @@
+// Faces through the frames of a camera: the next crop comes from the last points, and the detector rarely runs.
+// A small relative of facemtl/track.py: a face that was lost comes back as a new one.
+import { boxFromFive, mean, rollOfFive, toFive } from "./geometry.mjs";
+import { overlap } from "./detect.mjs";
+
+const EVERY = 15; // frames between two detections while faces are followed
+const SEARCH = 5; // and while there are none
+const SAME = 0.3; // of their union that two boxes of one face share
+const SMALLEST = 10; // pixels; points that shrink to less are on no face
+
+export class Follower {
+  constructor(predictor) {
+    this.predictor = predictor;
+    this.model = predictor.model;
+    this.tracks = [];
+    this.frame = 0;
+    this.detected = -Infinity;
+    this.count = 0;
+  }
+
+  // picture, seconds -> the smoothed faces of the frame, with their track_id
+  async follow(picture, time) {
+    this.frame++;
+    const looked = await this.predictor.describe(picture, this.tracks);
+    const kept = [];
+    looked.forEach(({ face, five }, i) => {
+      const track = this.tracks[i];
+      const box = five && boxFromFive(five, this.model.box_side);
+      if (!box || !this.there(face, five, box, picture)) return;
+      if (kept.some((other) => overlap(other.box, box) > SAME)) return;
+      Object.assign(track, { face, five, box, roll: rollOfFive(five) });
+      kept.push(track);
+    });
+    const lost = kept.length < this.tracks.length;
+    this.tracks = kept;
+    const since = this.frame - this.detected;
+    if (lost || since >= (kept.length ? EVERY : SEARCH)) await this.detect(picture);
+    return this.tracks.map((track) => track.smoother.smooth(track, time));
+  }
+
+  // The detector's word: it begins what is new, and ends what it has missed twice.
+  async detect(picture) {
+    this.detected = this.frame;
+    const found = await this.predictor.detector.detect(picture);
+    for (const track of this.tracks) {
+      const seen = found.find(({ box }) => overlap(box, track.box) > SAME);
+      track.misses = seen ? 0 : track.misses + 1;
+      if (seen) track.score = seen.score;
+    }
+    this.tracks = this.tracks.filter(({ misses }) => misses < 2);
+    const fresh = found.filter(({ box }) => !this.tracks.some((track) => overlap(box, track.box) > SAME));
+    for (const [i, { face, five }] of (await this.predictor.describe(picture, fresh)).entries()) {
+      const box = five && boxFromFive(five, this.model.box_side);
+      if (!box || this.tracks.some((track) => overlap(track.box, box) > SAME)) continue;
+      const smoother = new FaceSmoother(this.model, ++this.count);
+      this.tracks.push({ face, five, box, roll: rollOfFive(five), score: fresh[i].score, misses: 0, smoother });
+    }
+  }
+
+  // Whether there still is a face: by its quality where the model has one, else by how unsure its points are.
+  there({ quality, landmark_sigma: sigma }, five, box, { width, height }) {
+    const [x, y] = [0, 1].map((axis) => mean(five.map((point) => point[axis])));
+    if (box[2] - box[0] < SMALLEST || x < 0 || y < 0 || x >= width || y >= height) return false;
+    if (quality !== null) return quality >= 0.5;
+    return sigma === null || mean(sigma) / (box[2] - box[0]) < this.model.sigma_limit;
+  }
+}
+
+// Casiez, Roussel and Vogel (CHI 2012), as in facemtl/smoothing.py: rows of numbers that move together.
+export class OneEuro {
+  constructor([minCutoff, beta], speedCutoff) {
+    Object.assign(this, { minCutoff, beta, speedCutoff, last: null });
+  }
+
+  smooth(rows, time, scale = 1) {
+    if (this.last) {
+      const step = time - this.time;
+      if (!(step > 0)) return this.last;
+      rows = rows.map((row, i) => {
+        const before = this.last[i];
+        const quick = share(this.speedCutoff, step);
+        const speed = row.map((v, k) => this.speeds[i][k] + quick * ((v - before[k]) / (step * scale) - this.speeds[i][k]));
+        this.speeds[i] = speed;
+        const weight = share(this.minCutoff + this.beta * Math.hypot(...speed), step);
+        return row.map((v, k) => before[k] + weight * (v - before[k]));
+      });
+    } else {
+      this.speeds = rows.map((row) => row.map(() => 0));
+    }
+    this.last = rows;
+    this.time = time;
+    return rows;
+  }
+}
+
+const share = (cutoff, step) => 1 / (1 + 1 / (2 * Math.PI * cutoff * step));
+
+class FaceSmoother {
+  constructor(model, number) {
+    const { speed_cutoff: speed, points, angles, shares } = model.smoothing;
+    this.model = model;
+    this.number = number;
+    this.points = new OneEuro(points, speed);
+    this.angles = new OneEuro(angles, speed);
+    this.shares = {};
+    this.newShares = () => new OneEuro(shares, speed);
+  }
+
+  smooth({ face, box, score }, time) {
+    const names = Object.keys(face.landmarks);
+    const points = this.points.smooth(Object.values(face.landmarks), time, box[2] - box[0]);
+    const { five } = this.model.schemas[face.schema];
+    return {
+      ...face,
+      score,
+      track_id: this.number,
+      box: points.length ? boxFromFive(toFive(points, five), this.model.box_side) : face.box,
+      landmarks: Object.fromEntries(names.map((name, k) => [name, points[k]])),
+      pose: face.pose && this.pose(face.pose, time),
+      attributes: Object.fromEntries(Object.entries(face.attributes).map(([name, a]) => [name, this.attribute(name, a, time)])),
+    };
+  }
+
+  pose(angles, time) {
+    const names = Object.keys(angles);
+    const rows = names.map((name, k) => {
+      const before = this.angles.last?.[k][0] ?? angles[name];
+      return [before + wrapped(angles[name] - before)]; // 179 and -179 degrees are neighbours
+    });
+    const smooth = this.angles.smooth(rows, time);
+    return Object.fromEntries(names.map((name, k) => [name, wrapped(smooth[k][0])]));
+  }
+
+  attribute(name, { probabilities }, time) {
+    this.shares[name] ??= this.newShares();
+    const labels = Object.keys(probabilities);
+    const [shares] = this.shares[name].smooth([Object.values(probabilities)], time);
+    const confidence = Math.max(...shares);
+    return {
+      label: labels[shares.indexOf(confidence)],
+      confidence,
+      probabilities: Object.fromEntries(labels.map((label, k) => [label, shares[k]])),
+      certain: confidence >= (this.model.spec.thresholds[name] ?? 0),
+    };
+  }
+}
+
+const wrapped = (degrees) => degrees - 360 * Math.round(degrees / 360);
