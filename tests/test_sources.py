@@ -31,12 +31,13 @@ def make_video(path: Path, codec: str, frames: int = 10, fps: float = 12.5) -> P
 class FakeCamera:
     """Stands for cv2.VideoCapture; gives ``pictures`` in order, None being a frame it misses, then only misses."""
 
-    def __init__(self, pictures: list[np.ndarray | None]) -> None:
+    def __init__(self, pictures: list[np.ndarray | Exception | None], opened: bool = True) -> None:
         self.pictures = list(pictures)
+        self.opened = opened
         self.released = False
 
     def isOpened(self) -> bool:
-        return True
+        return self.opened
 
     def get(self, prop: int) -> float:
         return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_WIDTH: 64.0, cv2.CAP_PROP_FRAME_HEIGHT: 48.0}[prop]
@@ -46,6 +47,8 @@ class FakeCamera:
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         image = self.pictures.pop(0) if self.pictures else None
+        if isinstance(image, Exception):
+            raise image
         return image is not None, image
 
     def release(self) -> None:
@@ -54,9 +57,22 @@ class FakeCamera:
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, pictures: list[np.ndarray | None]) -> FakeCamera:
     camera = FakeCamera(pictures)
-    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda index: camera)
-    monkeypatch.setattr(sources, "CAMERA_PAUSE", 0.0)
+    plug_in_again(monkeypatch, camera)
     return camera
+
+
+def plug_in_again(monkeypatch: pytest.MonkeyPatch, *cameras: FakeCamera) -> list[tuple]:
+    """Each opening gives the next of ``cameras``, and then one that cannot be opened; returns what was opened."""
+    opened, left = [], list(cameras)
+
+    def capture(*arguments: object) -> FakeCamera:
+        opened.append(arguments)
+        return left.pop(0) if left else FakeCamera([], opened=False)
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", capture)
+    monkeypatch.setattr(sources, "CAMERA_PAUSE", 0.0)
+    monkeypatch.setattr(sources, "REOPEN_PAUSE", 0.0)
+    return opened
 
 
 def test_a_photo_is_one_frame_without_time(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("spec", ["nowhere.png", "nowhere/", "https://example.org/a.png", "-1", ""])
+@pytest.mark.parametrize("spec", ["nowhere.png", "nowhere/", "c:/a.png", "-1", ""])
 def test_what_is_not_there_is_an_error(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError):
@@ -168,11 +184,61 @@ def test_missed_frames_of_a_camera_are_reported_and_tried_again(monkeypatch: pyt
     assert [f.index for f in frames] == [0, 1, 2, 3]
 
 
-def test_a_camera_that_gives_nothing_more_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_stays_away_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = plug_in(monkeypatch, [None] * 20 + [grey()])  # the picture starts the count of misses anew
     errors = []
-    with pytest.raises(SourceError, match="camera0 gave no picture 21 times in a row"):
+    with pytest.raises(SourceError, match="camera0 gave no picture and was opened 25 times in vain"):
         for frame in open_source("0"):
-            errors.append(frame.error is not None)
-    assert errors == [True] * 20 + [False] + [True] * 20
+            errors.append(frame.error)
+    assert [error is None for error in errors] == [False] * 20 + [True] + [False] * (20 + 25)
+    assert "is gone: opened again (try 25 of 25)" in errors[-1]
     assert camera.released
+
+
+def test_a_camera_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, dead, second = FakeCamera([grey(1)]), FakeCamera([], opened=False), FakeCamera([grey(2)])
+    opened = plug_in_again(monkeypatch, first, dead, second)
+    source = open_source("0")
+    frames = [next(source.frames) for _ in range(24)]
+    assert [f.image is not None for f in frames] == [True] + [False] * 22 + [True]
+    assert [f.index for f in frames] == list(range(24))
+    assert [f.timestamp for f in frames] == sorted(f.timestamp for f in frames)
+    assert int(frames[-1].image[0, 0, 0]) == 2
+    assert (first.released, dead.released, second.released) == (True, True, False)
+    assert opened == [(0,)] * 3
+
+
+@pytest.mark.parametrize("nothing", [np.zeros((0, 0, 3), np.uint8), cv2.error("driver")], ids=["empty", "error"])
+def test_empty_pictures_and_failing_drivers_are_missed_frames(nothing: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, [grey(), nothing, grey()])
+    source = open_source(0)
+    assert [next(source.frames).image is None for _ in range(3)] == [False, True, False]
+
+
+def test_another_size_is_reported_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plug_in(monkeypatch, [grey(), grey(), grey(90, 60, 80), grey(90, 60, 80)])
+    source = open_source(0)
+    assert [next(source.frames).image.shape for _ in range(4)] == [(48, 64, 3)] * 2 + [(60, 80, 3)] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "the pictures of camera0 have another size now: 80 x 60"
+    ]
+
+
+@pytest.mark.parametrize("address", ["rtsp://me:secret@10.0.0.5:554/cam/1", "http://10.0.0.5/cam/1"])
+def test_an_address_is_a_stream_with_time_limits_and_without_its_password(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = plug_in_again(monkeypatch, FakeCamera([grey(7)]))
+    source = open_source(address)
+    assert (source.kind, source.name, source.live, source.still) == ("stream", "10.0.0.5.cam.1", True, False)
+    assert int(next(source.frames).image[0, 0, 0]) == 7
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 10_000]
+    assert opened == [(address, cv2.CAP_FFMPEG, limits)]
+
+
+def test_an_address_where_nothing_answers_is_an_error_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in_again(monkeypatch)
+    with pytest.raises(SourceError, match=r"^10\.0\.0\.5\.cam cannot be opened: nothing answers"):
+        open_source("rtsp://me:secret@10.0.0.5/cam")
