@@ -22,6 +22,7 @@ from facemtl.annotate.rows import arrow_schema, read_part, row_of
 from facemtl.annotate.run import check
 from facemtl.errors import ConfigError, DataError, ModelError, OutputError, SourceError
 
+NO_PICTURE = "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF"
 DARK, GREY, BRIGHT, REFUSED, DEADLY = 20, 120, 180, 200, 100
 
 
@@ -62,7 +63,7 @@ def test_the_rows_of_three_pictures(here):
         "index": 1,
         "source": "in/001.png",
         "status": "failed",
-        "error": "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF",
+        "error": NO_PICTURE,
         "faces": [],
     }
     assert (first["width"], first["height"], first["error"], first["time"]) == (32, 30, None, None)
@@ -157,7 +158,7 @@ def test_a_parquet_list_has_a_column_of_any_name(here):
     write_table(pa.table({"file": ["in/001.png", None, "in/000.png"]}), here / "a.parquet")
     run(["a.parquet"], here / "out", column="file")
     assert [r["status"] for r in rows(here / "out")] == ["no_face", "failed", "faces"]
-    with pytest.raises(SourceError, match="a.parquet has no column 'image'; it has file"):
+    with pytest.raises(SourceError, match=r"a\.parquet has no column 'image'; it has file"):
         run(["a.parquet"], here / "other")
 
 
@@ -192,7 +193,7 @@ def test_archives_give_their_photos_and_refuse_the_rest(here):
             (
                 "003.png",
                 "failed",
-                "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF",
+                NO_PICTURE,
             ),
         ]
 

@@ -1,4 +1,4 @@
-"""What there is to annotate: folders, globs, photos, videos, archives, lists -> one :class:`Item` an input, in order."""
+"""What there is to annotate: folders, globs, photos, videos, archives, lists; one :class:`Item` an input."""
 
 from __future__ import annotations
 

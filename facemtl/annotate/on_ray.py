@@ -50,6 +50,7 @@ def make_parts_on_ray(
         raise DependencyError("the engine ray needs Ray: pip install 'facemtl[scale]'") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts inputs
     items: list[dict[str, Any]] = [{"part": part} for part in parts]
     rows = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS * actors)).map_batches(
         _Actor,
