@@ -36,6 +36,7 @@ class CropCache:
         schema: of ``points``.
         angles: float32 (N, 3) yaw, pitch, roll in degrees, NaN where missing; None where the set gives none.
         taught: task -> what a teacher says (:mod:`facemtl.training.distillation`), points in patch coordinates.
+        sides: float32 (N,) side of the face box in pixels of its picture; None where nobody knows.
     """
 
     patches: np.ndarray
@@ -44,6 +45,7 @@ class CropCache:
     schema: str
     angles: np.ndarray | None = None
     taught: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sides: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -63,6 +65,7 @@ class CropCache:
             labels={task: values[rows] for task, values in self.labels.items()},
             angles=None if self.angles is None else self.angles[rows],
             taught={task: values[rows] for task, values in self.taught.items()},
+            sides=None if self.sides is None else self.sides[rows],
         )
 
 
@@ -93,7 +96,9 @@ def build_cache(
     points = [apply_affine(invert_affine(m), s.points) for m, s in zip(matrices, samples, strict=True)]
     labels = {task: np.array([s.labels.get(task, MISSING) for s in samples]) for task in samples[0].labels}
     angles = None if samples[0].angles is None else np.float32([s.angles for s in samples])
-    return CropCache(np.load(path, mmap_mode="r"), np.float32(points), labels, samples[0].schema, angles)
+    patches = np.load(path, mmap_mode="r")
+    sides = np.float32([np.hypot(*m[:, 0]) * patch_size / PATCH_SCALE for m in matrices])
+    return CropCache(patches, np.float32(points), labels, samples[0].schema, angles, sides=sides)
 
 
 def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int) -> str:

@@ -36,7 +36,12 @@ class TimmBackbone(nn.Module):
                 self.body = timm.create_model(name, **options)
             self.features = self._count_features(input_size)
         except (RuntimeError, ValueError, AssertionError, OSError) as error:
-            raise ModelError(f"timm/{name} cannot be built for {input_size} x {input_size} crops: {error}") from error
+            hint = (
+                "; without a network, fetch its .safetensors file elsewhere and name it as init" if pretrained else ""
+            )
+            raise ModelError(
+                f"timm/{name} cannot be built for {input_size} x {input_size} crops: {error}{hint}"
+            ) from error
         self.input_size = input_size
         self.channels = 3
 

@@ -18,6 +18,7 @@ from facemtl.data.targets import Targets, blank_target
 from facemtl.data.transforms import Augmentation, plain_crops, to_nchw
 from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
+from facemtl.training.schedules.curriculum import Curriculum, easiest_first
 
 PREFETCH = 8  # batches that every worker makes ahead
 LONGEST = 8  # times that balancing may show a rare face in one epoch
@@ -113,6 +114,7 @@ class StepDataset(Dataset):
             set once, however many faces of the others that means.
         balance: of the classes of pose in every set that has them, see :func:`balanced_rows`.
         cut: whether to cut the crops, or only to say where they lie.
+        curriculum: draws from the easiest faces of every set at first, all of them without.
 
     Raises:
         ConfigError: a share so small that an epoch would not show a single face of its set.
@@ -128,6 +130,7 @@ class StepDataset(Dataset):
         mix: Mapping[str, float] | None = None,
         balance: float = 0.0,
         cut: bool = True,
+        curriculum: Curriculum | None = None,
     ) -> None:
         self.caches = list(caches.values())
         self.augmentation = augmentation
@@ -144,6 +147,9 @@ class StepDataset(Dataset):
                 raise ConfigError(f"mix.{name} is too small: an epoch shows no face of it; raise it, or leave it out")
         self.steps_per_epoch = int(self._counts.sum()) // batch_size
         self._order: tuple[int, np.ndarray] | None = None
+        self._curriculum = curriculum
+        if curriculum:
+            self._rows = [easiest_first(cache, rows) for cache, rows in zip(self.caches, self._rows, strict=True)]
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         """(M, 2) set and row of the crops of an epoch, in the order in which they are shown."""
@@ -156,11 +162,14 @@ class StepDataset(Dataset):
     def _drawn(self, number: int, epoch: int) -> np.ndarray:
         """(n, 2) set and row: the next n of an endless series of shuffled passes through the set."""
         rows, count = self._rows[number], self._counts[number]
-        places = np.arange(epoch * count, (epoch + 1) * count)
+        places, passed = np.arange(epoch * count, (epoch + 1) * count), 0
+        if self._curriculum and (easy := self._curriculum.admitted(len(rows), epoch)) < len(rows):
+            # An epoch with faces of its own has passes of its own.
+            rows, places, passed = rows[:easy], np.arange(count), epoch * count
         drawn = np.empty(count, dtype=int)
         for turn in np.unique(places // len(rows)):
             inside = places // len(rows) == turn
-            shuffled = np.random.default_rng((self.seed, number, int(turn))).permutation(rows)
+            shuffled = np.random.default_rng((self.seed, number, passed + int(turn))).permutation(rows)
             drawn[inside] = shuffled[places[inside] % len(rows)]
         return np.stack([np.full(count, number), drawn], axis=1)
 

@@ -41,6 +41,7 @@ class TaskStopper:
         importance: task -> lambda, 1 where not named.
         train: task -> training errors so far.
         stopped: task -> the epoch, counted from 1, after which it left.
+        joined: task -> epochs of the training that it missed at first; 0 where not named.
     """
 
     k: int
@@ -48,6 +49,7 @@ class TaskStopper:
     importance: Mapping[str, float] = field(default_factory=dict)
     train: dict[str, list[float]] = field(default_factory=dict)
     stopped: dict[str, int] = field(default_factory=dict)
+    joined: Mapping[str, float] = field(default_factory=dict)
 
     def update(self, train: Mapping[str, float], validation: Mapping[str, float]) -> list[str]:
         """Take the errors of one epoch, of the auxiliary tasks only; returns the tasks that stop now."""
@@ -58,6 +60,6 @@ class TaskStopper:
             if task in self.stopped or len(history) < self.k:
                 continue
             if stop_score(history, validation[task], self.k, self.importance.get(task, 1.0)) > self.threshold:
-                self.stopped[task] = len(history)
+                self.stopped[task] = len(history) + int(self.joined.get(task, 0))
                 leaving.append(task)
         return leaving

@@ -8,8 +8,9 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,20 @@ from facemtl.errors import ConfigError, OutputError
 from facemtl.files import write_beside
 from facemtl.landmarks import POINTS
 from facemtl.models.face_model import FaceModel
-from facemtl.models.files import load_parameters, read_tensors, save_model
+from facemtl.models.files import save_model
 from facemtl.models.session import resolve_device
 from facemtl.training.batches import Batch, StepDataset, batch_loader, known_faces, plain_batch
 from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from facemtl.training.distillation import teach
 from facemtl.training.early_stopping import TaskStopper
+from facemtl.training.initial import start_from
 from facemtl.training.interrupts import interrupt_flag
 from facemtl.training.looking import Losses, look, losses_of
 from facemtl.training.optimisers import create_optimiser, freeze, learning_rate, update_average
 from facemtl.training.recipe import Recipe
+from facemtl.training.schedules.checks import curriculum_of, timetable_of
+from facemtl.training.schedules.curriculum import self_paced
+from facemtl.training.schedules.rates import set_modes, set_rates
 from facemtl.training.training_data import TrainingData
 from facemtl.training.watching import Watch
 from facemtl.training.weighing.base import Weighing
@@ -56,6 +61,7 @@ def train(
     device: str = "auto",
     progress: bool = True,
     max_steps: int | None = None,
+    after_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train, or continue the training that stands in ``out``; a finished one is left as it is.
 
@@ -69,6 +75,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: show a bar.
         max_steps: save and stop after this many steps of the whole training, as Ctrl-C would.
+        after_epoch: is given each row of the log once it is saved; what it raises ends the training there.
 
     Returns:
         The path of the model.
@@ -95,7 +102,7 @@ def train(
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), *run.parts())
     if run.progress.step < run.steps:
         _write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
-        run.loop(progress, max_steps)
+        run.loop(progress, max_steps, after_epoch)
     save_model(out / MODEL, run.average, recipe.spec(run.size, run.channels))
     return out / MODEL
 
@@ -107,11 +114,10 @@ class Run:
         self.recipe, self.data, self.out, self.device = recipe, data, out, device
         model = recipe.create_model()
         if recipe.init:
-            tensors, _ = read_tensors(Path(recipe.init))
-            # A refiner may be added to a network that was trained without one.
-            fresh = {name: value for name, value in model.state_dict().items() if name.startswith("refiner.")}
-            load_parameters(model, fresh | tensors, recipe.init)
-        self.frozen = freeze(model, recipe.frozen)
+            start_from(model, recipe)
+        self.frozen = freeze(model, recipe.frozen, recipe.thaws)
+        self.timetable, self.curriculum = timetable_of(recipe), curriculum_of(recipe)
+        self.self_paced = bool(self.curriculum) and self.curriculum.by == "loss"
         self.size, self.channels = model.backbone.input_size, model.backbone.channels
         # Channels last is what the CPU's convolution kernels are fastest with (1.4 times here).
         self.model: FaceModel = model.to(device, memory_format=torch.channels_last)
@@ -129,6 +135,7 @@ class Run:
             recipe.mix,
             recipe.balance,
             cut=recipe.augment_on == "workers",
+            curriculum=None if self.self_paced else self.curriculum,
         )
         self.augment: DeviceAugmentation | None = None
         if recipe.augment_on == "device":
@@ -137,7 +144,9 @@ class Run:
             )
         self.steps = recipe.epochs * self.dataset.steps_per_epoch
         self.watch = Watch(recipe, self.model, self.weighing, self.steps, out)
-        stopper = TaskStopper(recipe.stop_k, recipe.stop_threshold, dict(recipe.stop_importance))
+        stopper = TaskStopper(
+            recipe.stop_k, recipe.stop_threshold, dict(recipe.stop_importance), joined=dict(recipe.joins)
+        )
         self.progress = Progress(stopper=stopper if recipe.early_stopping else None)
         main = data.train[recipe.data]
         rows = np.random.default_rng(1).permutation(len(main))[:MONITORED]
@@ -148,7 +157,9 @@ class Run:
             for name, cache in looked_at.items()
         }
 
-    def loop(self, show: bool, max_steps: int | None) -> None:
+    def loop(
+        self, show: bool, max_steps: int | None, after_epoch: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         state, per_epoch = self.progress, self.dataset.steps_per_epoch
         last = self.steps if max_steps is None else min(max_steps, self.steps)
         loader = batch_loader(self.dataset, state.step, last, self.recipe.workers, pin=self.device.type == "cuda")
@@ -167,6 +178,8 @@ class Run:
                         writer.add_scalar(key, value, row["epoch"])
                     bar.set_postfix_str(f"held-out NME {row['heldout/nme']:.2f} %" if "heldout/nme" in row else "")
                     self.save()
+                    if after_epoch:
+                        after_epoch(row)
                     started, since = time.perf_counter(), state.step
                 if interrupted():
                     break
@@ -188,14 +201,15 @@ class Run:
         """One step, which on a GPU is ordered and not waited for: nothing here may read a value from the device."""
         recipe, state = self.recipe, self.progress
         warmup = round(recipe.warmup_epochs * self.dataset.steps_per_epoch)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
+        rate = learning_rate(state.step, self.steps, warmup, recipe.learning_rate)
+        set_rates(self.optimiser.param_groups, rate, state.step // self.dataset.steps_per_epoch)
+        out = self._stopped
         self._seed()
         images = self.images(batch)
         self.backward(images, batch)
         self.update()
         if self.weighing.looks_again:
-            self.weighing.look_again(lambda: self._learned(images, batch)[1], batch, self._stopped)
+            self.weighing.look_again(lambda: self._learned(images, batch)[1], batch, out)
 
     def _seed(self) -> None:
         """Dropout too is a function of seed and step; torch's generator takes 32 bits."""
@@ -208,9 +222,7 @@ class Run:
     def backward(self, images: torch.Tensor, batch: Batch) -> None:
         """Forward and backward pass: leaves gradients, and counts what the log says of the epoch."""
         state = self.progress
-        self.model.train()
-        for module in self.frozen:  # their batch statistics stay too
-            module.eval()
+        set_modes(self.model, self.frozen, self.recipe.thaws, state.step // self.dataset.steps_per_epoch)
         losses, learned = self._learned(images, batch)
         self.optimiser.zero_grad(set_to_none=True)
         rate = self.optimiser.param_groups[0]["lr"]
@@ -230,7 +242,8 @@ class Run:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.model(images)
         outputs = {name: output.float() for name, output in outputs.items()}
-        losses = losses_of(self.recipe, outputs, batch.targets)
+        targets = self._easy(outputs, batch.targets) if self.self_paced else batch.targets
+        losses = losses_of(self.recipe, outputs, targets)
         # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
         answers = {name: output for name, output in outputs.items() if name != SIGMA}
         lessons = losses_of(self.recipe, answers, batch.taught)
@@ -238,6 +251,10 @@ class Run:
             name: torch.lerp(loss, lessons[name], self.recipe.lesson) if name in lessons else loss
             for name, loss in losses.items()
         }
+
+    def _easy(self, outputs: Losses, targets: Losses) -> Losses:
+        share = self.curriculum.share(self.progress.step / self.dataset.steps_per_epoch)
+        return targets if share == 1 else self_paced(outputs, targets, share, partial(losses_of, self.recipe))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -254,8 +271,10 @@ class Run:
         state.labelled = {task: int(count) for task, count in state.labelled.items()}
 
     @property
-    def _stopped(self) -> Mapping[str, int]:
-        return self.progress.stopper.stopped if self.progress.stopper else {}
+    def _stopped(self) -> Collection[str]:
+        """The tasks that take no part in the next step."""
+        early = self.progress.stopper.stopped if self.progress.stopper else {}
+        return self.timetable.absent(self.progress.step, self.dataset.steps_per_epoch).union(early)
 
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
@@ -271,12 +290,17 @@ class Run:
         row: dict[str, Any] = {"epoch": len(state.history) + 1, "images_per_second": round(images_per_second, 1)}
         row |= {f"augmented/{name}": total / steps for name, total in state.sums.items()}
         row |= {f"labelled/{task}": count for task, count in state.labelled.items()}
+        if self.timetable:
+            row |= {f"steps/{task}": n for task, n in self.timetable.steps(len(state.history), steps).items()}
+        if self.curriculum:
+            row["curriculum"] = self.curriculum.share(len(state.history))
         row |= self.weighing.finish_epoch(errors["heldout"])
         row |= {f"{name}/{key}": value for name, figures in errors.items() for key, value in figures.items()}
         if state.stopper:
             auxiliary = [task for task in self.recipe.tasks if task != POINTS]
             # A task that the main set does not label cannot be judged: it stays.
             judged = [task for task in auxiliary if task in errors["train"] and task in errors["heldout"]]
+            judged = [task for task in judged if task in self.timetable.present(len(state.history))]
             state.stopper.update(*({t: errors[name][t] for t in judged} for name in ("train", "heldout")))
             row |= {f"stopped/{task}": state.stopper.stopped.get(task, 0) for task in auxiliary}
         state.sums, state.labelled = {}, {}

@@ -18,7 +18,8 @@ Losses = Mapping[str, torch.Tensor]
 
 def losses_of(recipe: Recipe, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> Losses:
     """Output -> its loss, a scalar, as the recipe wants it, of the outputs that have targets."""
-    return task_losses(outputs, targets, recipe.schema, recipe.points_loss, recipe.eye_scaled, recipe.smoothing)
+    classes = recipe.smoothing, recipe.class_loss, recipe.class_loss_options
+    return task_losses(outputs, targets, recipe.schema, recipe.points_loss, recipe.eye_scaled, *classes)
 
 
 @torch.no_grad()

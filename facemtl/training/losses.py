@@ -13,6 +13,7 @@ from facemtl.face import ANGLES_TASK
 from facemtl.landmarks import POINTS, SCHEMAS, schema_of
 from facemtl.models.face_model import COARSE, LOGITS
 from facemtl.models.heads import BINS, DEGREES, SPAN
+from facemtl.training.robust import CLASS_LOSSES
 from facemtl.weights import SIGMA
 
 EYES = 0.25  # inter-ocular distance of a common face, in crop sides: faces with other ones are weighed relative to it
@@ -108,16 +109,28 @@ def places_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return -((aims * logits.log_softmax(dim=-1)).sum(dim=-1) * known).sum() / known.sum().clamp(min=1)
 
 
-def class_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the labelled faces; 0 if there is none.
+def class_loss(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.0,
+    kind: str = "cross_entropy",
+    options: Mapping[str, float] | None = None,
+) -> Tensor:
+    """Mean loss of the labelled faces; 0 if there is none.
 
     Args:
         logits: (N, classes).
         labels: (N,) int64, -1 where missing.
-        smoothing: share of the probability spread over all classes.
+        smoothing: share of the probability spread over all classes; of cross-entropy alone.
+        kind, options: a key of :data:`facemtl.training.robust.CLASS_LOSSES`, and options of that loss.
     """
-    total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum", label_smoothing=smoothing)
-    return total / (labels != MISSING).sum().clamp(min=1)
+    known = labels != MISSING
+    loss, defaults = CLASS_LOSSES[kind]
+    if loss is None:
+        total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum", label_smoothing=smoothing)
+    else:
+        total = (loss(logits, labels.clamp(min=0), **{**defaults, **(options or {})}) * known).sum()
+    return total / known.sum().clamp(min=1)
 
 
 def shares_loss(logits: Tensor, shares: Tensor) -> Tensor:
@@ -141,6 +154,8 @@ def task_losses(
     points_kind: str = "squared",
     eye_scaled: bool = False,
     smoothing: float = 0.0,
+    class_kind: str = "cross_entropy",
+    class_options: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """One scalar an output, unweighted, in the order of ``outputs``.
 
@@ -151,7 +166,7 @@ def task_losses(
         schema: of the main points.
         points_kind: a key of :data:`POINT_LOSSES`.
         eye_scaled: weigh the points of a face by :func:`eye_weights`.
-        smoothing: of classes, as :func:`class_loss`.
+        smoothing, class_kind, class_options: of classes, as :func:`class_loss`.
     """
     losses: dict[str, Tensor] = {}
     for name, output in outputs.items():
@@ -171,5 +186,5 @@ def task_losses(
         elif aim.is_floating_point():
             losses[name] = shares_loss(output, aim)
         else:
-            losses[name] = class_loss(output, aim, smoothing)
+            losses[name] = class_loss(output, aim, smoothing, class_kind, class_options)
     return losses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from facemtl.errors import ConfigError
 from facemtl.models.face_model import FaceModel
+from facemtl.training.schedules.rates import parameter_groups
 
 if TYPE_CHECKING:
     from facemtl.training.recipe import Recipe
@@ -24,8 +25,8 @@ OPTIMISERS: dict[str, Callable[[list[dict], Recipe], Optimizer]] = {
 }
 
 
-def freeze(model: FaceModel, names: Sequence[str]) -> list[nn.Module]:
-    """Take the parameters of these modules out of training, and return the modules.
+def freeze(model: FaceModel, names: Sequence[str], thaws: Collection[str] = ()) -> dict[str, nn.Module]:
+    """Take the parameters of these modules out of training, but for those that thaw later, and return the modules.
 
     Raises:
         ConfigError: a name of no module, or nothing is left to train.
@@ -36,9 +37,11 @@ def freeze(model: FaceModel, names: Sequence[str]) -> list[nn.Module]:
         heads = (f"heads.{task}" for task in model.heads)
         known = ", ".join([*dict(model.named_children()), *heads])
         raise ConfigError(f"frozen: the network has no module {unknown[0]!r}; it has, among others, {known}")
-    frozen = [modules[name] for name in names]
-    for module in frozen:
-        module.requires_grad_(False)
+    frozen = {name: modules[name] for name in names}
+    for thawing in (False, True):  # a stage may thaw inside of a module that stays as it is
+        for name, module in frozen.items():
+            if (name in thaws) == thawing:
+                module.requires_grad_(thawing)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("frozen: nothing is left to train")
     return frozen
@@ -46,9 +49,7 @@ def freeze(model: FaceModel, names: Sequence[str]) -> list[nn.Module]:
 
 def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
     """Weight decay acts on weights only, not on biases and scales of normalisation."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = parameter_groups(model, recipe.tasks, recipe.weight_decay, recipe.learning_rates, recipe.thaws)
     return OPTIMISERS[recipe.optimiser](groups, recipe)
 
 

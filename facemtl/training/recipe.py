@@ -18,6 +18,8 @@ from facemtl.models.factory import BACKBONES, TIMM_PREFIX, create_model, known_t
 from facemtl.models.heads import POINT_HEADS
 from facemtl.training.losses import POINT_LOSSES
 from facemtl.training.optimisers import OPTIMISERS
+from facemtl.training.robust import check_robust
+from facemtl.training.schedules.checks import check_schedules
 from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
@@ -38,8 +40,10 @@ class Recipe:
         shuffled_labels: attributes whose training labels are permuted between faces: a control, related to nothing.
         backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout, refine: as
             :func:`facemtl.models.factory.create_model`.
-        init: a model file of the same network to start from, if need be without its refiner; empty for a fresh start.
+        init: a model file of the same network to start from, other heads left out and new ones fresh
+            (:mod:`facemtl.training.initial`); empty for a fresh start.
         frozen: modules that stay as ``init`` has them, such as ``backbone`` or ``heads.smile``.
+        thaws: frozen modules -> epochs after which they are trained all the same.
         teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
         lesson: share of the teachers in the loss of each task that they know; the labels have the rest.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
@@ -50,12 +54,19 @@ class Recipe:
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
         eye_scaled: points count relative to each face's inter-ocular distance, as the error measure has it.
         smoothing: share of a class label's probability that is spread over all classes.
+        class_loss, class_loss_options: of attributes, a key of :data:`facemtl.training.robust.CLASS_LOSSES`.
+        label_noise: tasks -> share of their training labels made wrong, to study what that does
+            (:func:`facemtl.training.robust.with_wrong_labels`).
         weights: output (a task, ``landmark_sigma``, ``landmarks_logits``, ``landmarks_coarse``) -> factor of its loss;
             1 where not named.
         weighing, weighing_options: how losses become one step, a key of
             :data:`facemtl.training.weighing.registry.WEIGHINGS`, after ``weights``.
         optimiser: a key of :data:`facemtl.training.optimisers.OPTIMISERS`.
         learning_rate: at the end of the warm-up; falls along a cosine to 0.
+        learning_rates: tasks (their heads) and modules -> factor of it; 1 where not named.
+        periods: tasks -> n: in every n-th step alone (:class:`facemtl.training.schedules.timetable.Timetable`).
+        joins, leaves: tasks -> epochs after which they join the training, or leave it.
+        curriculum: ``by``, ``start`` and ``epochs`` of :mod:`facemtl.training.schedules.curriculum`; empty for none.
         weight_decay: of every parameter with two or more dimensions.
         momentum: of SGD.
         batch_size, epochs, warmup_epochs: as they say; the last, incomplete batch of an epoch is left out.
@@ -84,6 +95,7 @@ class Recipe:
     refine: bool = False
     init: str = ""
     frozen: tuple[str, ...] = ()
+    thaws: Mapping[str, float] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
     lesson: float = 0.5
     crop_scale: float = 1.2
@@ -98,11 +110,19 @@ class Recipe:
     points_loss: str = "squared"
     eye_scaled: bool = False
     smoothing: float = 0.0
+    class_loss: str = "cross_entropy"
+    class_loss_options: Mapping[str, float] = field(default_factory=dict)
+    label_noise: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     weighing: str = "fixed"
     weighing_options: Mapping[str, Any] = field(default_factory=dict)
     optimiser: str = "adamw"
     learning_rate: float = 2e-3
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    periods: Mapping[str, float] = field(default_factory=dict)
+    joins: Mapping[str, float] = field(default_factory=dict)
+    leaves: Mapping[str, float] = field(default_factory=dict)
+    curriculum: Mapping[str, Any] = field(default_factory=dict)
     weight_decay: float = 1e-4
     momentum: float = 0.9
     batch_size: int = 64
@@ -160,7 +180,10 @@ class Recipe:
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
             "dropout": (0 <= self.dropout < 1, "at least 0, under 1"),
             "refine": (not self.refine or POINTS in self.tasks, "false where landmarks are not among the tasks"),
-            "frozen": (not self.frozen or bool(self.init), "empty without init: untrained modules would stay so"),
+            "frozen": (
+                not self.frozen or bool(self.init or self.backbone_options.get("pretrained")),
+                "empty without init or a pretrained backbone: untrained modules would stay so",
+            ),
             "passes": (
                 self.passes == 1 or (self.passes > 1 and "landmarks" in self.tasks),
                 "1, or more with landmarks",
@@ -184,6 +207,8 @@ class Recipe:
             if not fits:
                 raise ConfigError(f"recipe {self.name!r}: {key} = {getattr(self, key)!r}, expected {expected}")
         check_weighing(self)
+        check_schedules(self)
+        check_robust(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they would stand in TOML or JSON."""

@@ -15,6 +15,7 @@ from facemtl.errors import ConfigError, DataError
 from facemtl.face import ANGLES_TASK
 from facemtl.landmarks import POINTS, points_task
 from facemtl.training.recipe import Recipe
+from facemtl.training.robust import with_wrong_labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +81,7 @@ def _check_labels(recipe: Recipe, part: str, sets: Mapping[str, list[FaceSample]
 
 
 def _used_rows(patches: CropCache, recipe: Recipe) -> CropCache:
-    """The share of a set that the recipe uses, with the labels shuffled that it wants shuffled."""
+    """The share of a set that the recipe uses, with the labels shuffled or wrong that it wants so."""
     rng = np.random.default_rng(0)  # the same rows for every seed, so that seeds differ by training alone
     rows = np.sort(rng.permutation(len(patches))[: max(1, round(recipe.fraction * len(patches)))])
     used = patches if len(rows) == len(patches) else patches.subset(rows)
@@ -88,4 +89,4 @@ def _used_rows(patches: CropCache, recipe: Recipe) -> CropCache:
         task: rng.permutation(values) if task in recipe.shuffled_labels else values
         for task, values in used.labels.items()
     }
-    return replace(used, labels=labels)
+    return with_wrong_labels(replace(used, labels=labels), recipe.label_noise, recipe.schema)

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 
 from torch import Tensor
 
+from facemtl.landmarks import POINTS
 from facemtl.training.batches import Batch
 from facemtl.training.weighing.base import Weighing
 
@@ -18,7 +19,8 @@ class Fixed(Weighing):
     """
 
     def backward(self, losses: Mapping[str, Tensor], batch: Batch, stopped: Container[str]) -> None:
-        sum(self.factors.get(name, 1.0) * loss for name, loss in losses.items() if name not in stopped).backward()
+        here = {n: loss for n, loss in losses.items() if (n if n in self.tasks else POINTS) not in stopped}
+        sum(self.factors.get(name, 1.0) * loss for name, loss in here.items()).backward()
 
     def finish_epoch(self, heldout: Mapping[str, float]) -> dict[str, float]:
         return {}
