@@ -20,7 +20,13 @@ PACKAGE = REPOSITORY / "facemtl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
 # room -> the other rooms it may import from; the runtime, facemtl/*.py, is for all
-ROOMS = {"runtime": (), "models": (), "data": (), "training": ("data", "models")}
+ROOMS = {
+    "runtime": (),
+    "models": (),
+    "data": (),
+    "training": ("data", "models"),
+    "checking": ("data", "training"),
+}
 # The one door from the runtime to torch: opened for a .safetensors file or a GPU that only torch reaches.
 LAZY = {("facemtl/predictor.py", "facemtl.models.session")}
 
