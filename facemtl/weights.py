@@ -42,6 +42,9 @@ class ModelSpec:
         points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
         uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
         refine: whether the network looks again at the pixels around each main point.
+        sharing, sharing_options: what tasks share of the backbone, a key of
+            :data:`facemtl.models.sharing.registry.SHARINGS`.
+        cascade: task -> tasks whose outputs its head reads too.
         offsets: attribute -> what is added to each of its logits; nothing where not named.
         temperatures: attribute -> what its logits are then divided by before they become probabilities; 1 where not
             named.
@@ -63,6 +66,9 @@ class ModelSpec:
     points_head: str = "direct"
     uncertainty: bool = False
     refine: bool = False
+    sharing: str = "hard"
+    sharing_options: Mapping[str, Any] = field(default_factory=dict)
+    cascade: Mapping[str, Sequence[str]] = field(default_factory=dict)
     offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -84,7 +90,7 @@ class ModelSpec:
             if not isinstance(values, dict) or not set(values) <= names:
                 raise ValueError(f"expected the keys {sorted(names)}")
             values["tasks"] = tuple(values["tasks"])
-            for key in ("attributes", "offsets"):
+            for key in ("attributes", "offsets", "cascade"):
                 values[key] = {k: tuple(v) for k, v in values.get(key, {}).items()}
             spec = cls(**values)
             spec._check()
@@ -129,6 +135,10 @@ class ModelSpec:
             raise ValueError("later passes, landmark_sigma and refine need landmarks")
         if not isinstance(self.points_head, str) or not {type(self.uncertainty), type(self.refine)} == {bool}:
             raise ValueError("points_head must be a name, uncertainty and refine true or false")
+        if not isinstance(self.sharing, str) or not isinstance(self.sharing_options, Mapping):
+            raise ValueError("sharing must be a name, and sharing_options a table")
+        if not {*self.cascade, *(name for before in self.cascade.values() for name in before)} <= set(self.tasks):
+            raise ValueError("a cascade of tasks that the model does not have")
         unknown = {*self.offsets, *self.temperatures, *self.thresholds} - set(self.attributes)
         if unknown:
             raise ValueError(f"offsets, temperatures or thresholds of {sorted(unknown)}, which are no attributes")

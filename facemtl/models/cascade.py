@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from facemtl.errors import ModelError
-from facemtl.face import ANGLES_TASK
-from facemtl.landmarks import SCHEMAS, schema_of
+from facemtl.face import ANGLES, ANGLES_TASK
+from facemtl.landmarks import POINTS, SCHEMAS, schema_of
 from facemtl.models.heads import DEGREES
 
 
@@ -65,6 +65,7 @@ class Cascade:
     """
 
     def __init__(self, tasks: Sequence[str], feeds: Mapping[str, Iterable[str]], gradients: bool = False) -> None:
+        self.tasks = tuple(tasks)
         self.order = cascade_order(tasks, feeds)
         self.feeds = {task: tuple(before) for task, before in feeds.items()}
         self.gradients = gradients
@@ -76,6 +77,19 @@ class Cascade:
             return vector
         fed = [value if self.gradients else value.detach() for value in fed]
         return torch.cat([vector, *(value.to(vector.dtype) for value in fed)], dim=1)
+
+    def in_order_of_tasks(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs in the order of the tasks; what a head gives beside the main points follows them."""
+        of = {name: self.tasks.index(name if name in self.tasks else POINTS) for name in outputs}
+        return {name: outputs[name] for name in sorted(outputs, key=of.__getitem__)}
+
+
+def width_of(task: str, schema: str, attributes: Mapping[str, Sequence[str]]) -> int:
+    """How many numbers of a task's output another head reads."""
+    points = schema_of(task, schema)
+    if points:
+        return 2 * len(SCHEMAS[points])
+    return len(ANGLES if task == ANGLES_TASK else attributes[task])
 
 
 def _readable(task: str, output: Tensor) -> Tensor:

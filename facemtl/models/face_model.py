@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facemtl.landmarks import POINTS, SCHEMAS, schema_of
+from facemtl.models.cascade import Cascade
 from facemtl.models.refiner import LocalRefiner
+from facemtl.models.sharing.base import Sharing
 from facemtl.weights import SIGMA
 
 FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
@@ -27,24 +29,31 @@ class Standardise(nn.Module):
 
 
 class FaceModel(nn.Module):
-    """Hard parameter sharing: every head reads the same features.
+    """A head a task on a backbone that they all share, or on what they share in another way.
 
     Args:
         backbone: a module with ``input_size``, ``channels`` and ``features``; if a head reads the grid, also the two
-            halves of its forward pass, ``grid`` and ``vector`` (:class:`facemtl.models.gridnet.GridNet`).
+            halves of its forward pass, ``maps`` and ``vector`` (:class:`facemtl.models.gridnet.GridNet`). Or a
+            :class:`facemtl.models.sharing.base.Sharing`, which gives each head features of its own.
         heads: task name -> points head (:mod:`facemtl.models.heads`) for points, else a module from (N, features) to
             that task's output.
-        refiner: moves the main points by what the crop shows around them, or None.
+        refiner: moves the main points by what fine maps show around them, or None.
+        cascade: which heads also read what others have said, or None.
     """
 
     def __init__(
-        self, backbone: nn.Module, heads: Mapping[str, nn.Module], refiner: LocalRefiner | None = None
+        self,
+        backbone: nn.Module,
+        heads: Mapping[str, nn.Module],
+        refiner: LocalRefiner | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
         self.standardise = Standardise()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
         self.refiner = refiner
+        self.cascade = cascade or Cascade(tuple(heads), {})
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -58,25 +67,30 @@ class FaceModel(nn.Module):
         other task is (N, classes) logits.
         """
         images = self.standardise(images)
-        if hasattr(self.backbone, "grid"):
-            grid = self.backbone.grid(images)
-            vector = self.backbone.vector(grid)
+        if isinstance(self.backbone, Sharing):
+            read = self.backbone.by_task(images)
+        elif hasattr(self.backbone, "maps"):
+            *fine, grid = self.backbone.maps(images)
+            read = dict.fromkeys(self.heads, (self.backbone.vector(grid), grid))
         else:
-            grid, vector = None, self.backbone(images)
+            read = dict.fromkeys(self.heads, (self.backbone(images), None))
         outputs: dict[str, Tensor] = {}
-        for task, head in self.heads.items():
+        for task in self.cascade.order:
+            vector, grid = read[task]
+            vector = self.cascade.features(task, vector, outputs)
             if schema_of(task, next(iter(SCHEMAS))) is None:
-                outputs[task] = head(vector)
+                outputs[task] = self.heads[task](vector)
                 continue
-            outputs[task], sigma, logits = head(vector, grid)
+            outputs[task], sigma, logits = self.heads[task](vector, grid)
             if sigma is not None:
                 outputs[SIGMA] = sigma
             if logits is not None:
                 outputs[LOGITS] = logits
+        outputs = self.cascade.in_order_of_tasks(outputs)
         if self.refiner is not None:
             # The head learns from its own points, not through what the refiner makes of them.
             coarse = outputs[POINTS]
-            outputs[POINTS] = self.refiner(images, coarse.detach())
+            outputs[POINTS] = self.refiner(fine, coarse.detach())
             if self.training:
                 outputs[COARSE] = coarse
         return outputs

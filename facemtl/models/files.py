@@ -92,5 +92,8 @@ def model_from_spec(spec: ModelSpec) -> FaceModel:
         points_head=spec.points_head,
         uncertainty=spec.uncertainty,
         refine=spec.refine,
+        sharing=spec.sharing,
+        sharing_options=spec.sharing_options,
+        cascade=spec.cascade,
         **options,
     )

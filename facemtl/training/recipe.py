@@ -20,6 +20,7 @@ from facemtl.training.losses import POINT_LOSSES
 from facemtl.training.optimisers import OPTIMISERS
 from facemtl.training.robust import check_robust
 from facemtl.training.schedules.checks import check_schedules
+from facemtl.training.sharing import check_sharing
 from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
@@ -38,8 +39,8 @@ class Recipe:
         balance: how far rare classes of pose are repeated, from 0, not at all, to 1, all equally common.
         fraction: share of the training rows used, the first of a fixed random order.
         shuffled_labels: attributes whose training labels are permuted between faces: a control, related to nothing.
-        backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout, refine: as
-            :func:`facemtl.models.factory.create_model`.
+        backbone, backbone_options, tasks, schema, points_head, uncertainty, dropout, refine,
+            sharing, sharing_options, cascade, cascade_gradients: as :func:`facemtl.models.factory.create_model`.
         init: a model file of the same network to start from, other heads left out and new ones fresh
             (:mod:`facemtl.training.initial`); empty for a fresh start.
         frozen: modules that stay as ``init`` has them, such as ``backbone`` or ``heads.smile``.
@@ -93,6 +94,10 @@ class Recipe:
     uncertainty: bool = False
     dropout: float = 0.0
     refine: bool = False
+    sharing: str = "hard"
+    sharing_options: Mapping[str, Any] = field(default_factory=dict)
+    cascade: Mapping[str, Any] = field(default_factory=dict)
+    cascade_gradients: bool = False
     init: str = ""
     frozen: tuple[str, ...] = ()
     thaws: Mapping[str, float] = field(default_factory=dict)
@@ -208,6 +213,7 @@ class Recipe:
                 raise ConfigError(f"recipe {self.name!r}: {key} = {getattr(self, key)!r}, expected {expected}")
         check_weighing(self)
         check_schedules(self)
+        check_sharing(self)
         check_robust(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -231,6 +237,9 @@ class Recipe:
             points_head=self.points_head,
             uncertainty=self.uncertainty,
             refine=self.refine,
+            sharing=self.sharing,
+            sharing_options=self.sharing_options,
+            cascade={task: tuple(before) for task, before in self.cascade.items()},
         )
 
     def create_model(self) -> FaceModel:
@@ -243,6 +252,10 @@ class Recipe:
             uncertainty=self.uncertainty,
             dropout=self.dropout,
             refine=self.refine,
+            sharing=self.sharing,
+            sharing_options=self.sharing_options,
+            cascade=self.cascade,
+            cascade_gradients=self.cascade_gradients,
             **self.backbone_options,
         )
 

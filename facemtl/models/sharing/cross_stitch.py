@@ -67,7 +67,9 @@ class CrossStitch(Sharing):
         stages = stages_of(backbone)
         others = [stages_of(make()).modules for _ in tasks[1:]]
         # Stage by stage the networks of all tasks: every one of them is reached by the losses of all.
-        self.stages = nn.ModuleList(nn.ModuleList(same) for same in zip(stages.modules, *others, strict=True))
+        self.stages = nn.ModuleList(
+            nn.ModuleDict(zip(tasks, same, strict=True)) for same in zip(stages.modules, *others, strict=True)
+        )
         self.units = nn.ModuleList(
             Stitch(len(tasks), channels_of(shape) if per_channel else 1, own) for shape in stages.shapes[1:]
         )
@@ -76,5 +78,6 @@ class CrossStitch(Sharing):
         x = [images] * len(self.tasks)
         grids = x
         for networks, unit in zip(self.stages, self.units, strict=True):
-            grids, x = x, list(unit(torch.stack([stage(seen) for stage, seen in zip(networks, x, strict=True)])))
+            given = [networks[task](seen) for task, seen in zip(self.tasks, x, strict=True)]
+            grids, x = x, list(unit(torch.stack(given)))
         return dict(zip(self.tasks, zip(x, grids, strict=True), strict=True))

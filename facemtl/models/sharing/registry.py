@@ -94,9 +94,14 @@ def is_plain(name: str, options: Mapping[str, Any]) -> bool:
 
 def trunk_of(name: str, options: Mapping[str, Any]) -> bool:
     """Whether there is one tensor that all tasks read and that all they share comes before."""
-    if is_plain(name, options):
-        return True
-    return issubclass(SHARINGS[name].kind, Branches) and {**SHARINGS[name].options, **options}.get("split", 0) != 0
+    return is_plain(name, options) or (issubclass(SHARINGS[name].kind, Branches) and not shares_nothing(name, options))
+
+
+def shares_nothing(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether no parameter is reached by the losses of two tasks."""
+    if is_plain(name, options) or not issubclass(SHARINGS[name].kind, Branches):
+        return False
+    return {**SHARINGS[name].options, **options}.get("split", 0) == 0
 
 
 def shared_backbone(
