@@ -21,7 +21,7 @@ export class Follower {
   // picture, seconds -> the smoothed faces of the frame, with their track_id
   async follow(picture, time) {
     this.frame++;
-    const looked = await this.predictor.describe(picture, this.tracks);
+    const looked = await this.look(picture);
     const kept = [];
     looked.forEach(({ face, five }, i) => {
       const track = this.tracks[i];
@@ -36,6 +36,28 @@ export class Follower {
     const since = this.frame - this.detected;
     if (lost || since >= (kept.length ? EVERY : SEARCH)) await this.detect(picture);
     return this.tracks.map((track) => track.smoother.smooth(track, time));
+  }
+
+  // What is in the crops of the last points; again through the new ones where those crops were off (Predictor.follow).
+  async look(picture) {
+    const looked = await this.predictor.describe(picture, this.tracks);
+    const again = looked.map(({ five }, i) => {
+      const box = five && boxFromFive(five, this.model.box_side);
+      const better = box && { box, roll: rollOfFive(five), score: this.tracks[i].score };
+      return better && this.wasOff(this.tracks[i], better) ? better : null;
+    });
+    const repeated = await this.predictor.describe(picture, again.filter(Boolean));
+    return looked.map((look, i) => (again[i] ? repeated.shift() : look));
+  }
+
+  wasOff(old, better) {
+    const { spec, crop_off: off, crop_resized: resized } = this.model;
+    const side = (old.box[2] - old.box[0]) * spec.crop_scale;
+    const apart = Math.hypot(...[0, 1].map((k) => better.box[k] + better.box[k + 2] - old.box[k] - old.box[k + 2])) / 2;
+    const grown = Math.abs(Math.log((better.box[2] - better.box[0]) / (old.box[2] - old.box[0])));
+    const turn = Math.abs(better.roll - old.roll);
+    const turned = Math.min(turn, 2 * Math.PI - turn) / 2;
+    return spec.passes > 1 && (apart > off * side || Math.max(grown, turned) > resized);
   }
 
   // The detector's word: it begins what is new, and ends what it has missed twice.

@@ -8,7 +8,7 @@ const IN_BROWSER = "in this browser";
 const ON_SERVER = "on the server";
 
 const $ = (id) => document.getElementById(id);
-const state = { model: null, runner: null, stream: null, history: [], images: [], frames: [], shown: null };
+const state = { model: null, runner: null, stream: null, history: [], images: [], frames: [] };
 const runners = {};
 const video = document.createElement("video");
 video.muted = video.playsInline = true;
@@ -174,8 +174,7 @@ function show(picture, faces, mirrored) {
   context.restore();
   drawFaces(context, faces, state.model.schemas, scale, mirrored);
   $("hint").hidden = true;
-  $("export").disabled = false;
-  state.shown = faces;
+  for (const id of ["export", "clear"]) $(id).disabled = false;
   showBars(faces);
 }
 
@@ -255,6 +254,18 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+function clear() {
+  stopCamera();
+  Object.assign(state, { history: [], images: [], frames: [] });
+  for (const id of ["photos", "bars", "legend"]) $(id).replaceChildren();
+  for (const id of ["view", "shares", "angles"]) $(id).getContext("2d").reset();
+  for (const id of ["export", "clear"]) $(id).disabled = true;
+  $("hint").hidden = false;
+  $("whose").textContent = "No face yet";
+  report("");
+}
+
+$("clear").addEventListener("click", guarded(clear));
 $("camera").addEventListener("click", guarded(toggleCamera));
 $("export").addEventListener("click", guarded(save));
 $("runs").addEventListener("change", guarded(() => choose($("runs").value)));

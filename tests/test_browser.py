@@ -1,0 +1,331 @@
+"""The page in a real Chromium: the network in the browser says what Python says, the camera's face is found and drawn,
+and what is seen can be taken away. The camera is a film of a rendered face.
+
+Stated tolerance, on rendered faces with boxes given: points within 0.5 % of the side of the box, probabilities within
+0.02, angles within half a degree. What differs is how pictures are resampled: OpenCV rounds its weights, the page does
+not. Where the page also looks for the faces itself, a box may differ by a few per cent, as detections do.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from service import CHROMIUM, FLAGS, camera_flags, running
+
+from facemtl import Predictor, read_image
+from facemtl.data.synthetic import render_face
+from facemtl.detect import MtcnnDetector
+from facemtl.formats import from_plain
+from facemtl.serve import vendor
+from facemtl.serve.app import create_app
+from facemtl.serve.limits import Limits
+from facemtl.serve.run import onnx_file
+from facemtl.weights import DEFAULT_MODEL
+
+if CHROMIUM is None:
+    pytest.skip("no Chromium is installed", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+ASTRONAUT = Path(__file__).parents[1] / "examples" / "astronaut.png"
+POINTS, SHARES, DEGREES = 0.005, 0.02, 0.5  # the stated tolerance
+PREDICT = """async (pictures) => {
+  const model = await (await fetch("/model.json")).json();
+  const { loadPredictor } = await import("/static/predict.mjs");
+  window.predictor ??= await loadPredictor(model);
+  const found = [];
+  for (const [png, boxes] of pictures) {
+    const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
+    const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
+    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, bitmap.width, bitmap.height);
+    found.push(await window.predictor.predict({ data, width, height }, boxes));
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def predict() -> Predictor:
+    return Predictor()
+
+
+@pytest.fixture(scope="module")
+def address(predict: Predictor) -> Iterator[str]:
+    assert vendor.missing() == [], "pip install --editable '.[dev]' packs them where npm is installed"
+    with running(create_app(predict, model_file=onnx_file(DEFAULT_MODEL))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered face that drifts to the right and back, 640 x 480."""
+    path = tmp_path_factory.mktemp("film") / "face.mjpeg"
+    face = render_face(3, 240, yaw=0, pitch=0, roll=0, glasses="no_glasses", occlusion=0).image
+    with path.open("wb") as file:
+        for i in range(40):
+            frame = np.full((480, 640, 3), 96, np.uint8)
+            left = 180 + 2 * min(i, 39 - i)
+            frame[120:360, left : left + 240] = face
+            file.write(cv2.imencode(".jpg", frame)[1].tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(film: Path) -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *camera_flags(film)])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page, everything that it asked for, and everything that it complained of."""
+
+    def __init__(self, chromium: sync_api.Browser, address: str) -> None:
+        self.page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        self.asked: list[tuple[str, str]] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append((request.method, request.url)))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_selector("body[data-ready]", timeout=60_000)
+
+    def select(self, where: str) -> None:
+        """Say where the network is to run."""
+        if self.page.locator("#runs").input_value() != where:
+            self.page.select_option("#runs", where)
+        self.wait("#where", f"runs {where}")
+
+    def wait(self, selector: str, text: str) -> None:
+        """Until a text is in an element. (The page's policy forbids what playwright's other ways of waiting do.)"""
+        sync_api.expect(self.page.locator(selector)).to_contain_text(text, timeout=60_000)
+
+    def wait_for_photos(self, count: int) -> None:
+        sync_api.expect(self.page.locator("#photos li")).to_have_count(count, timeout=60_000)
+
+    def exported(self) -> dict:
+        with self.page.expect_download() as download:
+            self.page.click("#export")
+        assert download.value.suggested_filename == "faces.json"
+        return json.loads(download.value.path().read_text(encoding="utf-8"))
+
+    def drop(self, name: str, data: bytes) -> None:
+        """Let go of a file over the page."""
+        self.page.evaluate(
+            """([name, text]) => {
+              const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+              const dataTransfer = new DataTransfer();
+              dataTransfer.items.add(new File([bytes], name));
+              document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true, bubbles: true }));
+            }""",
+            [name, base64.b64encode(data).decode()],
+        )
+
+
+@pytest.fixture(scope="module")
+def first_visit(chromium: sync_api.Browser, address: str) -> Iterator[Visit]:
+    visit = Visit(chromium, address)
+    yield visit
+    visit.page.close()
+
+
+@pytest.fixture
+def visit(first_visit: Visit) -> Visit:
+    """The same page for all tests, cleared: it takes seconds to load the networks."""
+    visit = first_visit
+    visit.select("in this browser")
+    if visit.page.is_enabled("#clear"):
+        visit.page.click("#clear")
+    visit.asked.clear()
+    visit.complaints.clear()
+    return visit
+
+
+def png(image: np.ndarray) -> str:
+    return base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()
+
+
+def assert_same_face(found: dict, expected: dict, points: float = POINTS) -> None:
+    """Two faces as Face.to_dict gives them."""
+    side = expected["box"][2] - expected["box"][0]
+    assert list(found) == list(expected)
+    assert (found["schema"], found["track_id"]) == (expected["schema"], None)
+    assert list(found["landmarks"]) == list(expected["landmarks"])
+    np.testing.assert_allclose(
+        list(found["landmarks"].values()), list(expected["landmarks"].values()), rtol=0, atol=points * side
+    )
+    np.testing.assert_allclose(found["landmark_sigma"], expected["landmark_sigma"], rtol=0, atol=0.002 * side)
+    assert list(found["attributes"]) == list(expected["attributes"])
+    for name, attribute in expected["attributes"].items():
+        assert found["attributes"][name]["probabilities"] == pytest.approx(attribute["probabilities"], abs=SHARES)
+    assert found["pose"] == pytest.approx(expected["pose"], abs=DEGREES)
+    assert found["quality"] == pytest.approx(expected["quality"], abs=SHARES)
+
+
+# --- the same results as Python -------------------------------------------------------------------------------------
+
+
+def test_the_network_in_the_browser_says_what_python_says(visit, predict):
+    """Crops that are enlarged, shrunk in blocks, turned, or partly outside."""
+    faces = [(render_face(seed, size), size) for seed, size in [(1, 100), (2, 200), (3, 240), (4, 500), (5, 800)]]
+    pictures = [(face.image, [face.box.tolist()]) for face, _ in faces]
+    pictures.append((read_image(ASTRONAUT), [[-20.5, 40, 250, 300], [170.25, 60, 280, 170]]))
+    found = visit.page.evaluate(PREDICT, [(png(image), boxes) for image, boxes in pictures])
+    for (image, boxes), answers in zip(pictures, found, strict=True):
+        for answer, face in zip(answers, predict(image, boxes=boxes), strict=True):
+            if face.quality is None or face.quality > 0.5:
+                assert_same_face(answer, face.to_dict())
+    assert visit.complaints == []
+
+
+def test_the_detector_in_the_browser_finds_the_same_faces(visit, predict):
+    """Also in a picture that is searched at a smaller size, in one of several faces, and in one without."""
+    several = np.full((300, 700, 3), 128, np.uint8)
+    for i, seed in enumerate((3, 8, 13)):
+        several[40:240, 20 + 220 * i : 220 + 220 * i] = render_face(seed, 200, yaw=0, roll=0, occlusion=0).image
+    astronaut = read_image(ASTRONAUT)
+    large = cv2.resize(astronaut, None, fx=1400 / astronaut.shape[1], fy=1400 / astronaut.shape[1])
+    pictures = [astronaut, large, several, np.zeros((60, 80, 3), np.uint8)]
+    found = visit.page.evaluate(PREDICT, [(png(image), None) for image in pictures])
+    assert [len(faces) for faces in found] == [len(predict(image)) for image in pictures]
+    assert len(found[0]) == 1
+    for image, answers in zip(pictures, found, strict=True):
+        for answer, face in zip(answers, predict(image), strict=True):
+            side = face.box[2] - face.box[0]
+            np.testing.assert_allclose(answer["box"], face.box, rtol=0, atol=0.03 * side)
+            assert answer["score"] == pytest.approx(face.score, abs=0.02)
+    assert_same_face(found[0][0], predict(astronaut)[0].to_dict())
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_camera_finds_follows_draws_and_exports(visit, film, address, tmp_path):
+    page = visit.page
+    assert "No picture leaves this machine" in page.inner_text("#where")
+    page.click("#camera")
+    visit.wait("#status", "1 face, ")
+    page.wait_for_timeout(2_500)
+    page.screenshot(path=tmp_path / "page.png")
+    image = read_image(tmp_path / "page.png")
+    green = (np.abs(image.astype(int) - (176, 214, 88)).max(axis=2) < 40).sum()  # of the points, BGR
+    assert green > 30
+    assert page.inner_text("#whose").startswith("face 1")
+    assert page.locator(".bar").count() >= 4
+    assert page.inner_text("#legend").startswith("— ")
+    charts = page.evaluate(
+        """() => ["shares", "angles"].map((id) => {
+          const { width, height } = document.getElementById(id);
+          const { data } = document.getElementById(id).getContext("2d").getImageData(0, 0, width, height);
+          return data.filter((value, i) => i % 4 === 3 && value > 128).length;
+        })"""
+    )
+    assert min(charts) > 100
+    page.click("#camera")
+    assert page.inner_text("#camera") == "Start camera"
+    frames = from_plain(visit.exported())
+    assert len(frames) > 3
+    with_face = [frame for frame in frames if frame.faces]
+    assert len(with_face) > len(frames) / 2
+    assert {face.track_id for frame in with_face for face in frame.faces} == {1}
+    for frame in with_face:
+        assert (frame.width, frame.height) == (640, 480)
+        left_eye, right_eye = frame.faces[0].landmarks[:2]
+        assert 130 < left_eye[1] < 350  # the face fills 120 to 360
+        assert 20 < right_eye[0] - left_eye[0] < 140
+    # Nothing was sent anywhere.
+    assert [request for request in visit.asked if request[0] != "GET"] == []
+    assert {url.removeprefix("blob:")[: len(address)] for _, url in visit.asked} <= {address}
+    assert visit.complaints == []
+
+
+def test_photos_are_dropped_listed_and_exported(visit, predict):
+    page = visit.page
+    visit.drop("astronaut.png", ASTRONAUT.read_bytes())
+    visit.wait_for_photos(1)
+    page.set_input_files("#files", ASTRONAUT)
+    visit.wait_for_photos(2)
+    visit.drop("<b>notes</b>.txt", b"no picture")
+    visit.wait("#status", "<b>notes</b>.txt: ")
+    document = visit.exported()
+    image = read_image(ASTRONAUT)
+    assert [picture["name"] for picture in document["images"]] == ["astronaut.png"] * 2
+    assert_same_face(document["images"][0]["faces"][0], predict(image)[0].to_dict())
+    assert from_plain(document)[0].width == image.shape[1]
+    assert [request for request in visit.asked if request[0] != "GET"] == []
+
+
+def test_on_the_server_the_page_shows_what_predict_says(visit, predict):
+    page = visit.page
+    visit.select("on the server")
+    assert "are sent to 127.0.0.1" in page.inner_text("#where")
+    visit.drop("astronaut.png", ASTRONAUT.read_bytes())
+    visit.wait_for_photos(1)
+    (picture,) = visit.exported()["images"]
+    assert picture["faces"] == [face.to_dict() for face in predict(read_image(ASTRONAUT))]
+    assert ("POST", page.url + "predict") in visit.asked
+    assert visit.complaints == []
+
+
+def test_without_the_browsers_files_the_page_says_so_and_works(chromium, predict):
+    with running(create_app(predict, Limits(max_bytes=30_000))) as url:
+        visit = Visit(chromium, url)
+        assert "cannot run in this browser: the model is no .onnx file" in visit.page.inner_text("#where")
+        assert visit.page.locator("#runs option").all_inner_texts() == ["on the server"]
+        visit.drop("small.jpg", cv2.imencode(".jpg", render_face(3, 64).image)[1].tobytes())
+        visit.wait_for_photos(1)
+        visit.drop("astronaut.png", ASTRONAUT.read_bytes())  # over the cap: the reason of the service is shown
+        visit.wait("#status", "30000 bytes")
+        visit.page.close()
+
+
+def test_the_detectors_numbers_are_those_of_python():
+    settings = MtcnnDetector(min_face=60).settings()
+    assert settings["finest_scale"] == pytest.approx(12 / 90)
+    assert settings["thresholds"] == [0.6, 0.7, 0.7]
+    assert (settings["cell"], settings["stride"], settings["pad"], settings["max_side"]) == (12, 2, 3, 1280)
+
+
+# --- graphs to come -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("opset", "mode"), [(16, "bilinear"), (20, "linear")])
+def test_grid_sample_runs_in_the_browser(visit, opset, mode):
+    """A network that looks again at the pixels around its points needs it; against ONNX Runtime for Python."""
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    node = helper.make_node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode="zeros", align_corners=0)
+    tensors = [helper.make_tensor_value_info(n, real, s) for n, s in [("x", [1, 2, 5, 6]), ("grid", [1, 3, 4, 2])]]
+    out = helper.make_tensor_value_info("y", real, [1, 2, 3, 4])
+    graph = helper.make_graph([node], "grid", tensors, [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    rng = np.random.default_rng(0)
+    x, grid = np.float32(rng.normal(size=(1, 2, 5, 6))), np.float32(rng.uniform(-1.2, 1.2, (1, 3, 4, 2)))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x, "grid": grid})
+    found = visit.page.evaluate(
+        """async ([bytes, x, grid]) => {
+          const { browser } = await (await fetch("/model.json")).json();
+          const ort = await import(browser.script);
+          ort.env.wasm.wasmPaths = { wasm: browser.wasm };
+          ort.env.wasm.numThreads = 1;
+          const session = await ort.InferenceSession.create(Uint8Array.from(bytes), { executionProviders: ["wasm"] });
+          const { y } = await session.run({
+            x: new ort.Tensor("float32", Float32Array.from(x), [1, 2, 5, 6]),
+            grid: new ort.Tensor("float32", Float32Array.from(grid), [1, 3, 4, 2]),
+          });
+          return [...y.data];
+        }""",
+        [list(model.SerializeToString()), x.ravel().tolist(), grid.ravel().tolist()],
+    )
+    np.testing.assert_allclose(found, expected.ravel(), atol=1e-5)
