@@ -11,6 +11,7 @@ from facemtl.errors import ConfigError
 from facemtl.models.heads import HeatmapHead
 from facemtl.training.comparison import read_comparison
 from facemtl.training.recipe import Recipe, parse_settings, read_recipe, recipe_from_dict
+from facemtl.training.search import read_search
 from facemtl.weights import ModelSpec
 
 RECIPES = Path(__file__).parent.parent / "tools" / "recipes"
@@ -279,7 +280,10 @@ def test_the_network_and_the_crops_are_those_of_the_recipe():
 
 
 FILES = sorted(RECIPES.glob("*.toml"))
-SINGLE = [path for path in FILES if "methods" not in tomllib.loads(path.read_text())]
+KEYS = {path: tomllib.loads(path.read_text()) for path in FILES}
+SEARCHES = [path for path, keys in KEYS.items() if "ranges" in keys]
+COMPARISONS = [path for path, keys in KEYS.items() if "methods" in keys]
+SINGLE = [path for path in FILES if path not in (*SEARCHES, *COMPARISONS)]
 
 
 @pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.name)
@@ -291,7 +295,13 @@ def test_every_shipped_recipe_can_be_read_and_its_network_built(path):
     assert ModelSpec.from_json(spec.to_json(), path) == spec
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path not in SINGLE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
 def test_every_shipped_comparison_can_be_read_and_its_networks_built(path):
     for recipe in read_comparison(path).methods.values():
         assert recipe.create_model().tasks == recipe.tasks
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.name)
+def test_every_shipped_search_can_be_read(path):
+    search = read_search(path)
+    assert search.recipe({}).create_model()
