@@ -40,9 +40,9 @@ def around(face: Face, image: np.ndarray) -> tuple[slice, slice]:
 
 
 def blur(image: np.ndarray, face: Face) -> None:
-    """Make a face unrecognisable where it stands: twelve blocks across, then smooth."""
+    """Make a face unrecognisable where it stands: ten blocks across, then smooth."""
     part = image[around(face, image)]
-    small = cv2.resize(part, (12, 12), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(part, (10, 10), interpolation=cv2.INTER_AREA)
     part[:] = cv2.resize(small, part.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 

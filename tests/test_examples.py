@@ -107,7 +107,10 @@ def test_faces_are_blurred_by_attribute(tmp_path, face):
     x1, y1, x2, y2 = face.box.astype(int)
     assert hidden[y1:y2, x1:x2].mean() > 0.9
     assert not hidden[: y1 - (y2 - y1) // 2].any()
-    assert Predictor()(tmp_path / "all.png") == []  # not even the detector finds it any more
+    detail = [
+        cv2.Laplacian(read_image(path)[y1:y2, x1:x2], cv2.CV_64F).std() for path in (tmp_path / "all.png", ASTRONAUT)
+    ]
+    assert detail[0] < detail[1] / 5
     label = face.attributes["glasses"].label
     assert label == "no_glasses"
     run("by_attribute.py", ASTRONAUT, "with.png", "blur", "glasses=no_glasses", cwd=tmp_path)
