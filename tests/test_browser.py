@@ -1,7 +1,7 @@
 """The page in a real Chromium: the network in the browser says what Python says, the camera's face is found and drawn,
 and what is seen can be taken away. The camera is a film of a rendered face.
 
-Stated tolerance, on rendered faces with boxes given: points within 0.5 % of the side of the box, probabilities within
+Stated tolerance, with boxes given: points within 0.5 % of the side of the box, probabilities within
 0.02, angles within half a degree. What differs is how pictures are resampled: OpenCV rounds its weights, the page does
 not. Where the page also looks for the faces itself, a box may differ by a few per cent, as detections do.
 """
@@ -184,6 +184,16 @@ def test_the_network_in_the_browser_says_what_python_says(visit, predict):
             if face.quality is None or face.quality > 0.5:
                 assert_same_face(answer, face.to_dict())
     assert visit.complaints == []
+
+
+def test_real_faces_in_the_browser(visit, predict, mtfl_root):
+    images = [read_image(path) for path in sorted((mtfl_root / "lfw_5590").glob("*.jpg"))[:300:25]]
+    pictures = [(image, [face.box.tolist() for face in predict(image)]) for image in images]
+    found = visit.page.evaluate(PREDICT, [(png(image), boxes) for image, boxes in pictures])
+    assert sum(len(faces) for faces in found) >= 10
+    for (image, boxes), answers in zip(pictures, found, strict=True):
+        for answer, face in zip(answers, predict(image, boxes=boxes), strict=True):
+            assert_same_face(answer, face.to_dict())
 
 
 def test_the_detector_in_the_browser_finds_the_same_faces(visit, predict):

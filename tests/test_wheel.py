@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from facemtl import Predictor, __version__
+from facemtl.serve import vendor
 from facemtl.weights import list_models
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +26,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = refuse
 sys.modules["torch"] = None
 import facemtl
+from facemtl.serve import vendor
 from facemtl.weights import list_models
 
 faces = facemtl.Predictor()(sys.argv[1])
@@ -60,6 +63,14 @@ def test_the_wheel_holds_what_code_reads_beside_itself(installed):
     package = installed / "facemtl"
     for file in ("data/mtfl_heldout.txt", "training/report.html.jinja", "_weights/tcdcn/model.onnx"):
         assert (package / file).is_file(), file
+    for file in (ROOT / "facemtl/serve/_static").iterdir():
+        assert (package / "serve/_static" / file.name).exists(), file
+
+
+def test_the_wheel_holds_the_network_library_of_the_page_where_npm_is(installed):
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    assert vendor.missing(installed / "facemtl/serve/_static/vendor") == []
 
 
 def test_the_wheel_holds_nothing_of_the_checkout_that_is_not_the_package(installed):
