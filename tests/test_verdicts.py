@@ -14,9 +14,10 @@ from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, DataError
 from facemtl.image import read_image
 from facemtl.training.comparison import Comparison
+from facemtl.training.comparison_plots import COLOURS, forest_plot
 from facemtl.training.recipe import Recipe
 from facemtl.training.statistics import Interval
-from facemtl.training.verdicts import COLOURS, Row, Verdicts, as_markdown, forest_plot, judge
+from facemtl.training.verdicts import Row, Verdicts, as_markdown, judge
 
 SEEDS = (0, 1, 2)
 FACES = 60
@@ -165,11 +166,11 @@ def test_one_seed_has_no_spread():
 
 def by_hand() -> Verdicts:
     rows = (
-        Row("all", "landmarks", "all", 7.456, 0.123, 8.0, Interval(-0.544, -0.7, -0.4)),
+        Row("all", "landmarks", "all", 7.456, 0.123, 8.0, Interval(-0.544, -0.7, -0.4, 0.002)),
         Row("all", "landmarks", "left", 9.0, 0.2, 9.0, Interval(0.0, -1.0, 1.0)),
         Row("all", "smile", "all", 12.0, 1.0, 10.0, Interval(2.0, 1.0, 3.0)),
     )
-    return Verdicts("test", 2995, 5, rows, {"all": Interval(6.6, -0.14, 13.0)})
+    return Verdicts("test", 2995, 5, rows, {"all": Interval(6.6, -0.14, 13.0, 0.061)})
 
 
 def test_the_tables_in_literals():
@@ -177,20 +178,21 @@ def test_the_tables_in_literals():
         "### test: 2995 faces, 5 seeds",
         "",
         "Error is NME for landmarks and balanced error for attributes, in percent; within a pose class plain error.",
-        "Difference: method minus single-task, percentage points, paired bootstrap 95 % over seeds and faces.",
+        "Difference: method minus single-task, percentage points, paired bootstrap 95 % over seeds and faces;",
+        "p is corrected over the methods (Holm).",
         "",
-        "| method | task | error (sd over seeds) | single-task | difference [95 %] | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| all | landmarks | 7.46 (0.12) | 8.00 | -0.54 [-0.70, -0.40] | helped |",
-        "| all | smile | 12.00 (1.00) | 10.00 | +2.00 [+1.00, +3.00] | hurt |",
+        "| method | task | error (sd over seeds) | single-task | difference [95 %] | p | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| all | landmarks | 7.46 (0.12) | 8.00 | -0.54 [-0.70, -0.40] | 0.002 | helped |",
+        "| all | smile | 12.00 (1.00) | 10.00 | +2.00 [+1.00, +3.00] |  | hurt |",
         "",
-        "| method | Delta-m: mean relative change of error over its tasks [95 %] | verdict |",
-        "| --- | --- | --- |",
-        "| all | +6.6 % [-0.1, +13.0] | undecided |",
+        "| method | Delta-m: mean relative change of error over its tasks [95 %] | p | verdict |",
+        "| --- | --- | --- | --- |",
+        "| all | +6.6 % [-0.1, +13.0] | 0.061 | undecided |",
         "",
-        "| method | task, pose class | error (sd over seeds) | single-task | difference [95 %] | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| all | landmarks, left | 9.00 (0.20) | 9.00 | +0.00 [-1.00, +1.00] | undecided |",
+        "| method | task, pose class | error (sd over seeds) | single-task | difference [95 %] | p | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| all | landmarks, left | 9.00 (0.20) | 9.00 | +0.00 [-1.00, +1.00] |  | undecided |",
     ]
 
 
@@ -198,7 +200,7 @@ def test_tables_without_lines_are_left_out():
     text = as_markdown(replace(by_hand(), rows=by_hand().rows[:1], deltas={}))
     assert "Delta-m" not in text
     assert "pose class |" not in text
-    assert text.count("| --- ") == 6
+    assert text.count("| --- ") == 7
 
 
 def test_the_plot_shows_relative_differences_in_the_colour_of_their_verdict():

@@ -19,10 +19,13 @@ from pathlib import Path
 from facemtl.data.sets import read_split
 from facemtl.errors import FaceMTLError
 from facemtl.files import write_beside
-from facemtl.training.comparison import SPLITS, load_errors, read_comparison, run_comparison
+from facemtl.training.comparison import SPLITS, read_comparison
+from facemtl.training.comparison_plots import forest_plot
+from facemtl.training.comparison_runs import load_errors
 from facemtl.training.engine import Interrupted
 from facemtl.training.recipe import parse_settings
-from facemtl.training.verdicts import as_markdown, forest_plot, judge
+from facemtl.training.study import run_study, settle
+from facemtl.training.verdicts import as_csv, as_markdown, judge
 
 
 def main() -> int:
@@ -43,18 +46,23 @@ def main() -> int:
         results = args.results or Path("docs/results") / comparison.name
         runs = args.runs or Path("runs") / comparison.name
         if not args.tables_only:
-            run_comparison(comparison, runs, results, args.cache, args.data_root, args.jobs)
+            run_study(comparison, runs, results, args.cache, args.data_root, args.jobs)
         settings = [part for setting in args.settings for part in ("--set", setting)]
         command = shlex.join(["python", "tools/compare.py", args.comparison.as_posix(), *settings])
         text = f"# {comparison.name}\n\nMade by `{command}`.\n\n"
+        settled = settle(comparison, results, args.data_root)
+        found = []
         for split in SPLITS:
             data = next(iter(comparison.methods.values())).data
             samples = read_split(data, split, args.data_root)
-            verdicts = judge(comparison, load_errors(comparison, results, split), samples, split)
+            verdicts = judge(settled.main, load_errors(settled.main, results, split), samples, split)
+            found.append(verdicts)
             text += as_markdown(verdicts) + "\n"
             picture, figure = results / f"{comparison.name}-{split}.png", forest_plot(verdicts)
             write_beside(picture, lambda path, figure=figure: figure.savefig(path, format="png", dpi=110))
         write_beside(results / f"{comparison.name}.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        table = results / f"{comparison.name}.csv"
+        write_beside(table, lambda path: path.write_text(as_csv(found), encoding="utf-8"))
         print(text)
     except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command continues", file=sys.stderr)

@@ -1,36 +1,54 @@
-"""Methods against single-task baselines: the same backbone, crops, steps and seeds; every run trained once and kept."""
+"""What a comparison is: methods, each a recipe, the seeds they are trained with, and how their settings are chosen."""
 
 from __future__ import annotations
 
-import json
 import tomllib
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import joblib
-import numpy as np
-from tqdm import tqdm
-
-from facemtl.data.sample import MISSING, FaceSample, face_box
-from facemtl.data.sets import data_root, read_split
-from facemtl.errors import ConfigError, DataError
+from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
-from facemtl.files import write_beside
-from facemtl.image import read_image
-from facemtl.landmarks import POINTS, SCHEMAS
-from facemtl.models.session import TorchSession
-from facemtl.predictor import Predictor
-from facemtl.training.engine import MODEL, train
-from facemtl.training.metrics import nme
+from facemtl.landmarks import POINTS
 from facemtl.training.recipe import Recipe, recipe_from_dict
-from facemtl.training.training_data import TrainingData
 
 SPLITS = ("heldout", "test")
+REQUIRED, OPTIONAL = ("seeds", "common", "methods"), ("against", "tuning", "shortlist", "sizes")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How the settings of every method are chosen: by as many trials for each, judged on held-out rows.
+
+    Attributes:
+        criterion: the task whose held-out error decides; a method without it is judged by the mean over its own tasks.
+        keys: recipe keys of a trial, over those of the method, such as a share of the data and fewer epochs.
+        tries: method -> the recipe keys of each of its trials; the winner's are taken over by the method.
+    """
+
+    criterion: str
+    keys: Mapping[str, Any]
+    tries: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The methods that are trained with further seeds: the best by held-out error of ``criterion``, and ``always``."""
+
+    seeds: tuple[int, ...]
+    best: int
+    always: tuple[str, ...]
+    criterion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Some methods on shares of the training rows: ``at`` has recipe keys, ``fraction`` among them, of each size."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    at: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +57,20 @@ class Comparison:
 
     Attributes:
         against: the method that all others are compared with; empty for the single-task model of each task.
+        more_seeds: method -> seeds that it has beside ``seeds``.
+        splits: what the trained models are judged on.
+        tuning, shortlist, sizes: what :mod:`facemtl.training.study` does around the runs; None leaves it out.
     """
 
     name: str
     methods: Mapping[str, Recipe]
     seeds: tuple[int, ...]
     against: str = ""
+    more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    splits: tuple[str, ...] = SPLITS
+    tuning: Tuning | None = None
+    shortlist: Shortlist | None = None
+    sizes: Sizes | None = None
 
     def baseline(self, task: str) -> str:
         """The method that a task is compared with: ``against``, or the one that learns this task alone.
@@ -59,6 +85,10 @@ class Comparison:
                 return name
         raise ConfigError(f"the comparison has no method with tasks = [{task!r}]: the single-task baseline is missing")
 
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """All seeds of a method; any two methods share the first of them."""
+        return (*self.seeds, *self.more_seeds.get(method, ()))
+
     def run_recipe(self, method: str, seed: int) -> Recipe:
         """The recipe of one run."""
         return replace(self.methods[method], seed=seed, workers=0)
@@ -70,47 +100,20 @@ class Comparison:
         return tuple(t for t in recipe.tasks if t in (POINTS, *ATTRIBUTES) and t not in recipe.shuffled_labels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RunResult:
-    """What one trained model did on the faces of one split.
-
-    Attributes:
-        errors: task -> (N,) float32; NME as a fraction for ``landmarks``, 1 for a miss and 0 for a hit elsewhere.
-        recipe: what the model was trained from, as :meth:`Recipe.to_dict`.
-    """
-
-    errors: Mapping[str, np.ndarray]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-    def save(self, path: Path) -> None:
-        """Write a compressed ``.npz``; errors of points keep 11 bits, as float16."""
-        arrays = {
-            task: values.astype(np.float16 if task == "landmarks" else bool) for task, values in self.errors.items()
-        }
-        recipe = np.array(json.dumps(self.recipe, sort_keys=True))
-        write_beside(path, lambda partial: np.savez_compressed(partial, recipe=recipe, **arrays))
-
-    @classmethod
-    def load(cls, path: Path) -> RunResult:
-        """Raises DataError for a missing or damaged file."""
-        if not path.is_file():
-            raise DataError(f"the result {path} is missing: this run is not finished; train it without --tables-only")
-        try:
-            # Opened here, because numpy leaves a damaged file open.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                recipe = json.loads(kept["recipe"].item())
-                return cls({k: kept[k].astype(np.float32) for k in kept.files if k != "recipe"}, recipe)
-        # What numpy raises of a cut or altered file depends on where it is hit.
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(
-                f"{path} cannot be read as the result of a run; delete it to train again: {error}"
-            ) from None
+def changed(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
+    """A recipe with other values of some keys; a table replaces the whole table."""
+    return recipe_from_dict({**recipe.to_dict(), **keys})
 
 
 def read_comparison(path: Path, settings: Mapping[str, object] | None = None) -> Comparison:
     """Read a comparison: ``seeds``, the table ``[common]`` of recipe keys, and ``[methods.<name>]`` tables over it.
 
-    With ``against = "<name>"`` all methods are compared with that one instead of single-task models.
+    With ``against = "<name>"`` all methods are compared with that one instead of single-task models. Further tables:
+
+    * ``[tuning]`` with ``criterion``, ``tries`` (a list of tables of recipe keys, which ``[methods.<name>] tries`` may
+      replace, by as many) and any recipe keys of a trial: :class:`Tuning`;
+    * ``[shortlist]`` with ``seeds``, ``best``, ``always`` and ``criterion``: :class:`Shortlist`;
+    * ``[sizes]`` with ``methods``, ``at`` (a list of tables, each with ``fraction``), maybe ``seeds``: :class:`Sizes`.
 
     Args:
         path: the TOML file.
@@ -123,19 +126,17 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the comparison {path} cannot be read: {error}") from None
-    against = values.pop("against", "")
-    if set(values) != {"seeds", "common", "methods"}:
+    if set(REQUIRED) - set(values) or set(values) - {*REQUIRED, *OPTIONAL}:
         raise ConfigError(
-            f"{path} must have the keys seeds, common, methods, and may have against; it has {sorted(values)}"
+            f"{path} must have the keys {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}; it has "
+            f"{sorted(values)}"
         )
-    seeds, common, tables = values["seeds"], values["common"], values["methods"]
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        raise ConfigError(f"{path}: seeds must be a list of one or more numbers from 0 up, found {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{path}: each seed once, found {seeds}: a run counted twice would make intervals too narrow")
+    against, seeds = values.get("against", ""), _seeds(path, "seeds", values["seeds"])
+    common, tables = values["common"], values["methods"]
     given = [common, tables, *(tables.values() if isinstance(tables, dict) else ())]
     if not tables or not all(isinstance(table, dict) for table in given):
         raise ConfigError(f"{path} must have a table [common] and at least one table [methods.<name>]")
+    own_tries = {name: table.pop("tries") for name, table in tables.items() if "tries" in table}
     methods = {
         name: recipe_from_dict({**common, **changes, **(settings or {}), "name": name})
         for name, changes in tables.items()
@@ -144,144 +145,100 @@ def read_comparison(path: Path, settings: Mapping[str, object] | None = None) ->
         raise ConfigError(f"{path}: all methods must have the same data, or their errors cannot be compared")
     if against and against not in methods:
         raise ConfigError(f"{path}: against = {against!r} is none of the methods {', '.join(methods)}")
-    comparison = Comparison(path.stem, methods, tuple(seeds), against)
+    comparison = Comparison(
+        path.stem,
+        methods,
+        seeds,
+        against,
+        tuning=_tuning(path, values.get("tuning"), own_tries, methods),
+        shortlist=_shortlist(path, values.get("shortlist"), seeds, methods),
+        sizes=_sizes(path, values.get("sizes"), seeds, methods),
+    )
     for method in methods:
         for task in comparison.judged_tasks(method):
             comparison.baseline(task)  # said now, not after hours of training
+    if comparison.sizes:
+        replace(comparison, methods={name: methods[name] for name in comparison.sizes.methods}).baseline(POINTS)
     return comparison
 
 
-def run_comparison(
-    comparison: Comparison,
-    runs: Path,
-    results: Path,
-    cache: Path,
-    root: Path | None = None,
-    jobs: int = 1,
-) -> None:
-    """Train and evaluate what has no result yet, ``jobs`` trainings at a time; the results do not depend on ``jobs``.
-
-    Args:
-        comparison: what to run.
-        runs: where trainings are kept; an interrupted one is continued.
-        results: ``<method>.seed<k>.<split>.npz``, a few KB each.
-        cache: where patches are kept.
-        root: folder of the data set.
-        jobs: processes, at least 1.
-
-    Raises:
-        ConfigError: ``results`` or ``runs`` holds a run of another recipe.
-        DataError: a damaged result, or data that lack a label.
-    """
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, found {jobs}")
-    todo = []
-    for seed in comparison.seeds:
-        for name in comparison.methods:
-            if all(result_path(results, name, seed, split).is_file() for split in SPLITS):
-                for split in SPLITS:
-                    load_result(comparison, results, name, seed, split)
-            else:
-                todo.append((name, seed))
-    if not todo:
-        return
-    first = comparison.methods[todo[0][0]]
-    training_data(first, cache, root)  # cut once, before several processes want it
-    tasks = (
-        joblib.delayed(_run_one)(comparison.run_recipe(name, seed), runs / name / f"seed{seed}", results, cache, root)
-        for name, seed in todo
-    )
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    for _ in tqdm(parallel(tasks), total=len(todo), desc=comparison.name, unit="run"):
-        pass
+def _seeds(path: Path, where: str, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise ConfigError(f"{path}: {where} must be a list of one or more numbers from 0 up, found {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: each seed once, found {seeds}: a run counted twice would make intervals too narrow")
+    return tuple(seeds)
 
 
-def result_path(results: Path, method: str, seed: int, split: str) -> Path:
-    """Where the result of one run on one split is kept."""
-    return results / f"{method}.seed{seed}.{split}.npz"
+def _tuning(path: Path, table: Any, own: Mapping[str, Any], methods: Mapping[str, Recipe]) -> Tuning | None:
+    if table is None:
+        if own:
+            raise ConfigError(f"{path}: {', '.join(own)} have tries, but there is no table [tuning]")
+        return None
+    keys = dict(_table(path, "tuning", table))
+    criterion = _criterion(path, "tuning", keys.pop("criterion", POINTS), methods)
+    common = keys.pop("tries", [])
+    tries = {name: own.get(name, common) for name in methods}
+    for name, tried in tries.items():
+        if not isinstance(tried, list) or not tried or not all(isinstance(one, dict) for one in tried):
+            raise ConfigError(f"{path}: tries of {name!r} must be a list of one or more tables of recipe keys")
+    if len({len(tried) for tried in tries.values()}) > 1:
+        counts = ", ".join(f"{name} {len(tried)}" for name, tried in tries.items())
+        raise ConfigError(f"{path}: every method must have as many tries as the others; there are {counts}")
+    for name, tried in tries.items():
+        for one in tried:
+            changed(methods[name], {**keys, **one})
+    return Tuning(criterion, keys, {name: tuple(tried) for name, tried in tries.items()})
 
 
-def load_result(comparison: Comparison, results: Path, method: str, seed: int, split: str) -> RunResult:
-    """The kept result of one run.
-
-    Raises:
-        DataError: missing or damaged.
-        ConfigError: it is of another recipe than the comparison's; names the keys that differ.
-    """
-    path = result_path(results, method, seed, split)
-    result = RunResult.load(path)
-    # Read as a recipe, so that a key that is younger than the result has its default.
-    made, wanted = recipe_from_dict(result.recipe).to_dict(), comparison.run_recipe(method, seed).to_dict()
-    differ = [key for key in wanted if made[key] != wanted[key]]
-    if differ:
-        raise ConfigError(
-            f"{path} was made with other values of {', '.join(differ)}; use another --results, or delete it"
-        )
-    return result
+def _shortlist(path: Path, table: Any, seeds: tuple[int, ...], methods: Mapping[str, Recipe]) -> Shortlist | None:
+    if table is None:
+        return None
+    _only(path, "shortlist", _table(path, "shortlist", table), ("seeds", "best", "always", "criterion"))
+    more, best = _seeds(path, "shortlist.seeds", table.get("seeds")), table.get("best", 0)
+    if set(more) & set(seeds):
+        raise ConfigError(f"{path}: shortlist.seeds {list(more)} must differ from seeds {list(seeds)}")
+    if type(best) is not int or best < 0:
+        raise ConfigError(f"{path}: shortlist.best = {best!r}, expected a number from 0 up")
+    always = _names(path, "shortlist.always", table.get("always", []), methods)
+    return Shortlist(more, best, always, _criterion(path, "shortlist", table.get("criterion", POINTS), methods))
 
 
-def load_errors(comparison: Comparison, results: Path, split: str) -> dict[str, dict[str, np.ndarray]]:
-    """method -> task -> (S, N) errors, seeds in their order.
-
-    Raises:
-        DataError, ConfigError: as :func:`load_result`, or results about different faces.
-    """
-    loaded = {
-        name: [load_result(comparison, results, name, seed, split).errors for seed in comparison.seeds]
-        for name in comparison.methods
-    }
-    faces = {len(values) for runs in loaded.values() for run in runs for values in run.values()}
-    if len(faces) > 1:
-        raise DataError(f"the {split} results in {results} are about {sorted(faces)} faces: they are of different data")
-    return {name: {task: np.stack([run[task] for run in runs]) for task in runs[0]} for name, runs in loaded.items()}
-
-
-def training_data(recipe: Recipe, cache: Path, root: Path | None) -> TrainingData:
-    """The data of a recipe, for the colour that its backbone wants."""
-    model = recipe.create_model()
-    return TrainingData.read(recipe, model.backbone.channels, cache, root, progress=False)
+def _sizes(path: Path, table: Any, seeds: tuple[int, ...], methods: Mapping[str, Recipe]) -> Sizes | None:
+    if table is None:
+        return None
+    _only(path, "sizes", _table(path, "sizes", table), ("methods", "seeds", "at"))
+    names, at = _names(path, "sizes.methods", table.get("methods"), methods), table.get("at")
+    if not isinstance(at, list) or not at or not all(isinstance(one, dict) and "fraction" in one for one in at):
+        raise ConfigError(f"{path}: sizes.at must be a list of tables, each with the key fraction")
+    if len({one["fraction"] for one in at}) < len(at):
+        raise ConfigError(f"{path}: sizes.at must have each fraction once")
+    for name in names:
+        for one in at:
+            changed(methods[name], one)
+    chosen = _seeds(path, "sizes.seeds", table["seeds"]) if "seeds" in table else seeds
+    return Sizes(names, chosen, tuple(at))
 
 
-def _run_one(recipe: Recipe, out: Path, results: Path, cache: Path, root: Path | None) -> None:
-    train(recipe, training_data(recipe, cache, root), out, device="auto", progress=False)
-    for split in SPLITS:
-        samples, images, boxes = _pictures(recipe.data, split, root)
-        result = replace(evaluate_run(out / MODEL, samples, images, boxes), recipe=recipe.to_dict())
-        result.save(result_path(results, recipe.name, recipe.seed, split))
+def _table(path: Path, where: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {where} must be a table, found {table!r}")
+    return table
 
 
-@lru_cache(maxsize=len(SPLITS))
-def _pictures(data: str, split: str, root: Path | None) -> tuple[list[FaceSample], list[np.ndarray], list[np.ndarray]]:
-    """Samples, decoded images and boxes of a split: the set's own boxes where it has them, else those of the points."""
-    samples = read_split(data, split, data_root(data, root))
-    boxes = [s.box if s.box is not None else face_box(s) for s in samples]
-    return samples, [read_image(s.image) for s in samples], boxes
+def _only(path: Path, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := sorted(set(table) - set(known)):
+        raise ConfigError(f"{path}: [{where}] has no keys {unknown}, it has {', '.join(known)}")
 
 
-def evaluate_run(
-    model: Path, samples: Sequence[FaceSample], images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
-) -> RunResult:
-    """Errors of one model on one crop a face, neither flipped nor refined: every method is judged on the same crops.
+def _names(path: Path, where: str, names: Any, methods: Mapping[str, Recipe]) -> tuple[str, ...]:
+    if not isinstance(names, list) or not set(names) <= set(methods):
+        raise ConfigError(f"{path}: {where} = {names!r}, expected a list of the methods {', '.join(methods)}")
+    return tuple(names)
 
-    Tasks that the faces' data set does not know, angles and points of further schemas, are not judged.
 
-    Raises:
-        DataError: a face without a label or point that the model is to be judged by.
-    """
-    predict = Predictor(TorchSession.load(model), passes=1, flip=False)
-    faces = [face for found in predict.batch(images, [box[None] for box in boxes]) for face in found]
-    errors: dict[str, np.ndarray] = {}
-    for task in predict.tasks:
-        if task not in (POINTS, *ATTRIBUTES):
-            continue
-        if task == POINTS:
-            truth = np.stack([s.points for s in samples])
-            errors[task] = nme(np.stack([f.landmarks for f in faces]), truth, SCHEMAS[predict.schema].eye_pair)
-            unknown = np.isnan(truth).any(axis=(1, 2)) | ~np.isfinite(errors[task])
-        else:
-            truth = np.array([s.labels.get(task, MISSING) for s in samples])
-            errors[task] = truth != [ATTRIBUTES[task].index(f.attributes[task].label) for f in faces]
-            unknown = truth == MISSING
-        if unknown.any():
-            raise DataError(f"{samples[unknown.argmax()].source}: {task} is not labelled; every face judged needs it")
-    return RunResult({task: np.float32(values) for task, values in errors.items()})
+def _criterion(path: Path, where: str, task: Any, methods: Mapping[str, Recipe]) -> str:
+    tasks = {t for recipe in methods.values() for t in recipe.tasks if t in (POINTS, *ATTRIBUTES)}
+    if task not in tasks:
+        raise ConfigError(f"{path}: {where}.criterion = {task!r}, expected one of {', '.join(sorted(tasks))}")
+    return task
