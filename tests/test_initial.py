@@ -70,6 +70,8 @@ def test_a_refiner_may_be_new_but_not_gone(tmp_path):
     plain = replace(refined, refine=False)
     with pytest.raises(ModelError, match="holds the parameters of another model"):
         start_from(plain.create_model(), plain)
+    without_points = replace(plain, tasks=("smile",))
+    start_from(without_points.create_model(), without_points)  # it goes with the points
 
 
 def test_another_backbone_is_refused(tmp_path):

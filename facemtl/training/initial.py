@@ -48,7 +48,7 @@ def start_from(model: FaceModel, recipe: Recipe) -> None:
     kept = {name: value for name, value in found.items() if not _of_some(name, gone)}
     # A refiner may be added to a network that was trained without one.
     fresh = {n: v for n, v in model.state_dict().items() if _of_some(n, new) or n.startswith("refiner.")}
-    if spec.schema != recipe.schema:
+    if spec.schema != recipe.schema or POINTS in gone:
         kept = {name: value for name, value in kept.items() if not name.startswith("refiner.")}
     load_parameters(model, fresh | kept, source)
 
