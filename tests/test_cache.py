@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +141,7 @@ def test_a_cache_is_memory_mapped_and_cannot_be_written_to(samples, folder):
 
 def test_the_same_faces_are_cut_once(samples, folder, monkeypatch):
     first = build(samples, folder)
-    monkeypatch.setattr(cache_module, "read_image", lambda path: pytest.fail("a picture was read again"))
+    monkeypatch.setattr(cache_module, "read_picture", lambda path: pytest.fail("a picture was read again"))
     again = build(samples, folder)
     np.testing.assert_array_equal(again.patches, first.patches)
     np.testing.assert_array_equal(again.points, first.points)
@@ -162,6 +164,57 @@ def test_a_picture_changed_in_place_without_changing_its_size_is_cut_again(tmp_p
     assert path.stat().st_size == size
     os.utime(path, ns=(time + 1000, time + 1000))
     assert build([sample], folder).patches.max() == 20
+
+
+def test_a_picture_whose_time_was_set_back_is_cut_again(tmp_path, folder):
+    path = tmp_path / "face.bmp"
+    write_image(path, np.full((120, 110, 3), 10, np.uint8))
+    sample = FaceSample(path, FIVE, "mtfl5", {})
+    assert build([sample], folder).patches.max() == 10
+    before = path.stat()
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    path.write_bytes(path.read_bytes().replace(b"\x0a\x0a\x0a", b"\x14\x14\x14"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert build([sample], folder).patches.max() == 20
+    assert len(files(folder)) == 1
+
+
+def test_a_picture_that_changes_during_the_cut_is_cut_again(samples, folder, monkeypatch):
+    read = cache_module.read_picture
+
+    def read_and_change(image: Path) -> np.ndarray:
+        pixels = read(image)
+        if image == samples[2].image and not os.environ.get("CHANGED"):
+            monkeypatch.setenv("CHANGED", "1")
+            time.sleep(0.02)
+            os.utime(image, ns=(image.stat().st_atime_ns, image.stat().st_mtime_ns))  # touched, no more
+        return pixels
+
+    monkeypatch.setattr(cache_module, "read_picture", read_and_change)
+    build(samples, folder)
+    count = []
+    monkeypatch.setattr(cache_module, "read_picture", lambda image: count.append(image) or read(image))
+    build(samples, folder)
+    assert len(count) == 8
+    build(samples, folder)
+    assert len(count) == 8
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" + data])
+def test_a_damaged_file_is_cut_again(samples, folder, damage):
+    whole = build(samples, folder).patches.copy()
+    (path,) = folder.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    np.testing.assert_array_equal(build(samples, folder).patches, whole)
+
+
+def test_several_that_cut_at_once_leave_one_whole_file(samples, folder):
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(lambda _: build(samples, folder).patches, range(4)))
+    for patches in caches[1:]:
+        np.testing.assert_array_equal(patches, caches[0])
+    assert len(files(folder)) == 1
 
 
 def test_pictures_alike_in_size_time_and_points_are_told_apart(tmp_path, folder):
@@ -212,7 +265,7 @@ def test_an_interrupted_cut_leaves_nothing(samples, folder, monkeypatch, interru
             raise interruption
         return read_image(path)
 
-    monkeypatch.setattr(cache_module, "read_image", read)
+    monkeypatch.setattr(cache_module, "read_picture", read)
     with pytest.raises((KeyboardInterrupt, MemoryError)):
         build(samples, folder)
     assert files(folder) == set()

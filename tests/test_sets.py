@@ -11,7 +11,7 @@ from face_files import complaint
 from facemtl.data.sets import DATA_SETS, read_split
 
 DATASETS = Path(__file__).parents[1] / "datasets"
-OWN = ("table", "pts_folder", "mtfl_layout")  # formats for faces of one's own share a page
+OWN = ("table", "pts_folder", "mtfl_layout", "shards")  # formats for faces of one's own share a page
 PUBLISHED = [name for name in DATA_SETS if name not in OWN]
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +17,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from facemtl.data.sample import MISSING, FaceSample, face_box
+from facemtl.data.sample import MISSING, FaceSample, face_box, read_picture
 from facemtl.errors import DataError, ImageError
 from facemtl.files import write_beside
 from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
-from facemtl.image import read_image
 
 PATCH_SCALE = 2.0  # side of a patch over the side of the face box
 FORMAT = 1  # raise it when patches are cut differently
@@ -72,7 +73,11 @@ class CropCache:
 def build_cache(
     samples: Sequence[FaceSample], folder: str | Path, patch_size: int, channels: int, progress: bool = True
 ) -> CropCache:
-    """Read the cache of these samples from ``folder``, or cut it first; the name of its file tells its inputs.
+    """Read the cache of these samples from ``folder``, or cut it first.
+
+    The name of its file tells its inputs: the pictures' paths, sizes and times, and where the faces lie. It is cut
+    again where a picture was touched after the cut began, also if its size and time were set back, or where the file
+    is damaged. Labels are no part of it. Others see the file whole or not at all, however many cut it at once.
 
     Args:
         samples: faces of one schema.
@@ -90,39 +95,62 @@ def build_cache(
     if len({(s.schema, tuple(sorted(s.labels)), s.angles is None) for s in samples}) > 1:
         raise DataError("the samples of one cache must share their landmark schema and their tasks")
     matrices = [crop_matrix(face_box(s), patch_size, scale=PATCH_SCALE) for s in samples]
-    path = Path(folder) / f"patches-{_fingerprint(samples, matrices, patch_size, channels)}.npy"
-    if not path.is_file():
-        _cut(samples, matrices, path, patch_size, channels, progress)
+    fingerprint, changed = _fingerprint(samples, matrices, patch_size, channels)
+    path = Path(folder) / f"patches-{fingerprint}.npy"
+    shape = (len(samples), patch_size, patch_size) + ((3,) if channels == 3 else ())
+    patches = _open(path, shape, changed)
+    if patches is None:
+        _cut(samples, matrices, path, shape, progress)
+        patches = np.load(path, mmap_mode="r")
     points = [apply_affine(invert_affine(m), s.points) for m, s in zip(matrices, samples, strict=True)]
     labels = {task: np.array([s.labels.get(task, MISSING) for s in samples]) for task in samples[0].labels}
     angles = None if samples[0].angles is None else np.float32([s.angles for s in samples])
-    patches = np.load(path, mmap_mode="r")
     sides = np.float32([np.hypot(*m[:, 0]) * patch_size / PATCH_SCALE for m in matrices])
     return CropCache(patches, np.float32(points), labels, samples[0].schema, angles, sides=sides)
 
 
-def _fingerprint(samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int) -> str:
+def _fingerprint(
+    samples: Sequence[FaceSample], matrices: list[np.ndarray], size: int, channels: int
+) -> tuple[str, int]:
+    """A name for these inputs, and when the last of the picture files was touched, in nanoseconds of the epoch."""
+    changed = 0
     digest = hashlib.sha256(json.dumps([FORMAT, PATCH_SCALE, size, channels]).encode())
     for sample, matrix in zip(samples, matrices, strict=True):
-        try:
-            stat = sample.image.stat()
-        except OSError as error:
-            raise ImageError(f"{sample.image} cannot be read: {error.strerror}") from None
-        digest.update(f"{sample.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode() + matrix.tobytes())
-    return digest.hexdigest()[:16]
+        if isinstance(sample.image, Path):
+            try:
+                stat = sample.image.stat()
+            except OSError as error:
+                raise ImageError(f"{sample.image} cannot be read: {error.strerror}") from None
+            identity = f"{sample.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+            changed = max(changed, stat.st_ctime_ns)
+        else:
+            identity = sample.image.identity()
+        digest.update(f"{identity}\0".encode() + matrix.tobytes())
+    return digest.hexdigest()[:16], changed
+
+
+def _open(path: Path, shape: tuple[int, ...], changed: int) -> np.ndarray | None:
+    """The patches if they are there, whole, and cut after the pictures were touched for the last time."""
+    try:
+        patches = np.load(path, mmap_mode="r")
+        whole = isinstance(patches, np.memmap) and (patches.shape, patches.dtype) == (shape, np.uint8)
+        return patches if whole and path.stat().st_mtime_ns >= changed else None
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _cut(
-    samples: Sequence[FaceSample], matrices: list[np.ndarray], path: Path, size: int, channels: int, progress: bool
+    samples: Sequence[FaceSample], matrices: list[np.ndarray], path: Path, shape: tuple[int, ...], progress: bool
 ) -> None:
-    shape = (len(samples), size, size) if channels == 1 else (len(samples), size, size, 3)
+    began = time.time_ns()
 
     def write(partial: Path) -> None:
         patches = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         bar = tqdm(samples, desc="cutting patches", unit="face", disable=not progress)
         for i, sample in enumerate(bar):
-            patch = warp_crop(read_image(sample.image), matrices[i], size)
-            patches[i] = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if channels == 1 else patch
+            patch = warp_crop(read_picture(sample.image), matrices[i], shape[1])
+            patches[i] = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if len(shape) == 3 else patch
         patches.flush()
+        os.utime(partial, ns=(began, began))  # what is touched from here on is newer
 
     write_beside(path, write)

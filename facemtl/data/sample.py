@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from facemtl.errors import BoxError, DataError
+from facemtl.errors import BoxError, DataError, ImageError
 from facemtl.geometry import box_from_five
+from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 
 MISSING = -1  # class index of a label that the data set does not give
+
+
+class StoredPicture(Protocol):
+    """A picture file that lies in another file; its ``str`` is for messages."""
+
+    def identity(self) -> str:
+        """Says which picture this is, and changes with what it lies in."""
+        ...
+
+    def read(self) -> bytes:
+        """The bytes of the picture file; DataError if they are no more there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +34,7 @@ class FaceSample:
     """One face in one image file.
 
     Attributes:
-        image: path of the file.
+        image: path of the file, or a picture in a shard (:mod:`facemtl.data.shards`).
         points: (K, 2) float32 in image index coordinates, NaN where missing.
         schema: landmark schema of ``points``.
         labels: attribute name -> class index (order of :data:`facemtl.face.ATTRIBUTES`), -1 where missing.
@@ -32,7 +46,7 @@ class FaceSample:
         strata: further parts of the set by which errors are told apart, name -> part; nothing is trained on them.
     """
 
-    image: Path
+    image: Path | StoredPicture
     points: np.ndarray
     schema: str
     labels: Mapping[str, int]
@@ -59,3 +73,18 @@ def face_box(sample: FaceSample) -> np.ndarray:
     if sample.box is None:
         raise DataError(f"{row}: neither points nor a box say where the face is")
     return sample.box.astype(np.float64)
+
+
+def read_picture(image: Path | StoredPicture) -> np.ndarray:
+    """The picture of a sample, uint8 BGR (H, W, 3).
+
+    Raises:
+        ImageError: it cannot be read.
+        DataError: it is no more where it was stored.
+    """
+    if isinstance(image, Path):
+        return read_image(image)
+    try:
+        return read_image(image.read())
+    except ImageError as error:
+        raise ImageError(str(error).replace("the image given as bytes", str(image), 1)) from None

@@ -15,6 +15,7 @@ from facemtl.data.lfw import read_lfw
 from facemtl.data.mtfl import read_mtfl, read_mtfl_file
 from facemtl.data.pts import read_pts_folder
 from facemtl.data.sample import FaceSample
+from facemtl.data.shards import read_shards
 from facemtl.data.table import read_table
 from facemtl.data.udacity68 import read_udacity68
 from facemtl.data.utkface import read_utkface
@@ -44,6 +45,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, str], list[FaceSample]]]] = {
     "lfw": ("LFW", read_lfw),
     "biwi": ("BIWI", read_biwi),
     "table": ("table", read_table),
+    "shards": ("shards", read_shards),
     "pts_folder": ("pts_folder", read_pts_folder),
     "mtfl_layout": ("mtfl_layout", lambda root, split: read_mtfl_file(root, LAYOUT_FILES[split])),
 }
