@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,11 +23,13 @@ from service import CHROMIUM, FLAGS, camera_flags, running
 from facemtl import Predictor, read_image
 from facemtl.data.synthetic import render_face
 from facemtl.detect import MtcnnDetector
-from facemtl.formats import from_plain
+from facemtl.face import Attribute, Pose
+from facemtl.formats import face_from_dict, from_plain
 from facemtl.serve import vendor
 from facemtl.serve.app import create_app
 from facemtl.serve.limits import Limits
 from facemtl.serve.run import onnx_file
+from facemtl.smoothing import FaceSmoother
 from facemtl.weights import DEFAULT_MODEL
 
 if CHROMIUM is None:
@@ -213,6 +217,49 @@ def test_the_detector_in_the_browser_finds_the_same_faces(visit, predict):
             np.testing.assert_allclose(answer["box"], face.box, rtol=0, atol=0.03 * side)
             assert answer["score"] == pytest.approx(face.score, abs=0.02)
     assert_same_face(found[0][0], predict(astronaut)[0].to_dict())
+
+
+def test_the_page_smooths_as_python_does(visit, predict):
+    """A face that drifts, turns through 180 degrees and stops smiling, in uneven steps of time."""
+    rng = np.random.default_rng(5)
+    (first,) = predict(ASTRONAUT)
+    smooth, faces, expected = FaceSmoother(predict.spec.thresholds), [], []
+    times = np.cumsum(rng.uniform(0.02, 0.2, 12)).tolist()
+    for i, time in enumerate(times):
+        smiling = max(0.95 - 0.2 * i, 0.02)
+        shares = {"smiling": smiling, "not_smiling": 1 - smiling}
+        smile = Attribute(max(shares, key=shares.__getitem__), max(shares.values()), shares)
+        points = first.landmarks + np.float32(rng.normal(scale=0.5, size=first.landmarks.shape) + 3 * i)
+        face = replace(
+            first, landmarks=points, attributes={"smile": smile}, pose=Pose(i - 5.0, 2.0, (170 + 3 * i) % 360)
+        )
+        faces.append(face.to_dict())
+        expected.append(smooth(face_from_dict(faces[-1]), time))
+    found = visit.page.evaluate(
+        """async ([faces, times]) => {
+          const model = await (await fetch("/model.json")).json();
+          const { FaceSmoother } = await import("/static/follow.mjs");
+          const { boxFromFive } = await import("/static/geometry.mjs");
+          const smoother = new FaceSmoother(model, 7);
+          return faces.map((face, i) => {
+            const box = boxFromFive(Object.values(face.landmarks), model.box_side);
+            return smoother.smooth({ face, box, score: 1 }, times[i]);
+          });
+        }""",
+        [faces, times],
+    )
+    assert [face["attributes"]["smile"]["label"] for face in found] == [f.attributes["smile"].label for f in expected]
+    assert len({face["attributes"]["smile"]["label"] for face in found}) == 2
+    for answer, face in zip(found, expected, strict=True):
+        np.testing.assert_allclose(list(answer["landmarks"].values()), face.landmarks, atol=1e-3)
+        assert answer["attributes"]["smile"]["probabilities"] == pytest.approx(
+            dict(face.attributes["smile"].probabilities), abs=1e-6
+        )
+        assert answer["attributes"]["smile"]["certain"] == face.attributes["smile"].certain
+        for angle in ("yaw", "pitch", "roll"):
+            apart = answer["pose"][angle] - getattr(face.pose, angle)
+            assert math.remainder(apart, 360) == pytest.approx(0, abs=1e-6)
+        assert answer["track_id"] == 7
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

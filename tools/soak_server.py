@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ import numpy as np
 from facemtl.data.synthetic import render_face
 
 PICTURES = 24
+MAX_BYTES = 1_000_000  # of a request, so that those over it are soon sent
 BOUNDARY = "soak"
 READY = "(Ctrl-C ends)"
 
@@ -53,6 +55,7 @@ def form(data: bytes, field_name: str = "image", boxes: str | None = None) -> tu
     return body + f"\r\n--{BOUNDARY}--\r\n".encode(), headers
 
 
+@cache
 def _huge(_: bytes) -> tuple[bytes, dict[str, str]]:
     return form(cv2.imencode(".png", np.zeros((6000, 5000), np.uint8))[1].tobytes())
 
@@ -60,7 +63,7 @@ def _huge(_: bytes) -> tuple[bytes, dict[str, str]]:
 KINDS = {
     "a face": Kind(0.75, 200, form),
     "a face with its box": Kind(0.08, 200, lambda picture: form(picture, boxes="[[20, 20, 140, 140]]")),
-    "too many bytes": Kind(0.02, 413, lambda picture: form(bytes(17 * 2**20))),
+    "too many bytes": Kind(0.02, 413, lambda picture: form(bytes(3 * MAX_BYTES // 2))),
     "too many pixels": Kind(0.02, 413, _huge),
     "no picture": Kind(0.03, 415, lambda picture: form(b"hello")),
     "no form": Kind(0.02, 415, lambda picture: (picture, {"Content-Type": "image/png"})),
@@ -104,7 +107,7 @@ def main() -> int:
 @contextmanager
 def served(options: list[str]) -> Iterator[tuple[int, int]]:
     """A service of its own; its port and process id."""
-    command = [sys.executable, "-m", "facemtl", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "facemtl", "serve", "--port", "0", "--max-bytes", str(MAX_BYTES), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()

@@ -74,6 +74,8 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
             "points": smoothing.POINTS,
             "angles": smoothing.ANGLES,
             "shares": smoothing.SHARES,
+            "label_margin": smoothing.LABEL_MARGIN,
+            "label_hold": smoothing.LABEL_HOLD,
         },
         "limits": asdict(limits),
         "browser": browser,

@@ -117,7 +117,25 @@ export class OneEuro {
 
 const share = (cutoff, step) => 1 / (1 + 1 / (2 * Math.PI * cutoff * step));
 
-class FaceSmoother {
+// A label that changes only after the same other one has led by a margin for a while.
+class Hysteresis {
+  constructor({ label_margin: margin, label_hold: hold }) {
+    Object.assign(this, { margin, hold, label: null, rival: null });
+  }
+
+  show(shares, time) {
+    const best = Object.keys(shares).reduce((a, b) => (shares[b] > shares[a] ? b : a));
+    this.label ??= best;
+    if (best === this.label || shares[best] - shares[this.label] < this.margin) this.rival = null;
+    else if (best !== this.rival) Object.assign(this, { rival: best, since: time });
+    if (this.rival !== null && time - this.since >= this.hold - 1e-9) {
+      Object.assign(this, { label: best, rival: null });
+    }
+    return this.label;
+  }
+}
+
+export class FaceSmoother {
   constructor(model, number) {
     const { speed_cutoff: speed, points, angles, shares } = model.smoothing;
     this.model = model;
@@ -125,6 +143,7 @@ class FaceSmoother {
     this.points = new OneEuro(points, speed);
     this.angles = new OneEuro(angles, speed);
     this.shares = {};
+    this.labels = {};
     this.newShares = () => new OneEuro(shares, speed);
   }
 
@@ -155,13 +174,16 @@ class FaceSmoother {
 
   attribute(name, { probabilities }, time) {
     this.shares[name] ??= this.newShares();
+    this.labels[name] ??= new Hysteresis(this.model.smoothing);
     const labels = Object.keys(probabilities);
     const [shares] = this.shares[name].smooth([Object.values(probabilities)], time);
-    const confidence = Math.max(...shares);
+    const smooth = Object.fromEntries(labels.map((label, k) => [label, shares[k]]));
+    const label = this.labels[name].show(smooth, time);
+    const confidence = smooth[label];
     return {
-      label: labels[shares.indexOf(confidence)],
+      label,
       confidence,
-      probabilities: Object.fromEntries(labels.map((label, k) => [label, shares[k]])),
+      probabilities: smooth,
       certain: confidence >= (this.model.spec.thresholds[name] ?? 0),
     };
   }
