@@ -1,7 +1,7 @@
 """Two annotations of the same pictures -> the faces on which they agree, as a table to train on.
 
-The two should look differently: other passes, mirrored and not, or two models. What one model says twice the same way is
-no agreement.
+The two should look differently: other passes, mirrored and not, or two models. What one model says twice the same way
+is no agreement.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -138,8 +139,8 @@ def write_pseudo_labels(first: Path, second: Path, out: Path, limits: Limits) ->
         How many were kept, and why the others were not.
 
     Raises:
-        DataError: the annotations are not of the same inputs, lie outside of the folder they were relative to, or agree on
-            no face.
+        DataError: the annotations are not of the same inputs, lie outside of the folder they were relative to, or agree
+            on no face.
     """
     plans = Plan.open(first), Plan.open(second)
     bases = {plan.settings["base"] for plan in plans}
@@ -150,7 +151,7 @@ def write_pseudo_labels(first: Path, second: Path, out: Path, limits: Limits) ->
     rows = []
     schema = None
     for source, face, labels in agreed_faces(read_rows(first), read_rows(second), limits, counts):
-        inside = (Path(base) / source).resolve(strict=False)
+        inside = Path(os.path.normpath(Path(base) / source))  # a link stays what it is
         if not inside.is_relative_to(base):
             raise DataError(f"{source} lies outside of {base}: annotate from a folder that all pictures are in")
         if schema not in (None, face.schema):
