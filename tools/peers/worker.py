@@ -9,6 +9,10 @@ writes says which peer this is, or why it cannot run; then each line it reads is
     {"do": "points", "mode": M, "images": [path], "boxes": [[x1, y1, x2, y2]], "out": "x.npz"}  ->  {"faces": n}
     {"do": "load", "images": [path], "boxes": [...]}                                            ->  {"images": n}
     {"do": "round", "mode": M}               ->  {"wall": seconds, "cpu": seconds} for all images that were loaded
+    {"do": "video", "path": "x.npy", "faces": n, "cpus": c}  ->  {"wall": [seconds], "cpu": seconds, "found": n}
+
+``video`` follows at most n faces through uint8 RGB frames (N, H, W, 3), on c processors (of Linux; else on all), and
+gives the time of each frame; FaceMesh alone can.
 
 ``out`` holds ``points`` (F, K, 2) float32 in image index coordinates, ``owner`` (F,) int64, the image of each face, and
 ``boxes`` (F, 4) float32, the peer's own rectangles (NaN where it tells none). Whatever fails is answered with
@@ -90,6 +94,7 @@ class FaceMesh:
         def mesh(static: bool) -> Any:
             return mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=static, refine_landmarks=refined)
 
+        self._mediapipe, self._refined = mediapipe, refined
         self.points = 478 if refined else 468
         self.version = f"mediapipe {version('mediapipe')}"
         static, tracking = mesh(True), mesh(False)
@@ -97,6 +102,18 @@ class FaceMesh:
             "detect": lambda image, box: self._found(static, image),
             "again": lambda image, box: self._found(tracking, image),
         }
+
+    def follow(self, frames: np.ndarray, faces: int) -> tuple[list[float], int]:
+        """Seconds for each frame of a video, and how many frames had all the faces."""
+        with self._mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=faces, refine_landmarks=self._refined) as mesh:
+            seconds, whole = [], 0
+            for frame in frames:
+                image = np.ascontiguousarray(frame)
+                before = time.perf_counter()
+                found = mesh.process(image).multi_face_landmarks or ()
+                seconds.append(time.perf_counter() - before)
+                whole += len(found) == faces
+        return seconds, whole
 
     def _found(self, mesh: Any, image: np.ndarray) -> Found:
         # MediaPipe's coordinates are fractions of width and height. x * width is taken for index coordinates, as its
@@ -152,9 +169,20 @@ class Worker:
     def __init__(self, peer: Any) -> None:
         self._peer = peer
         self._loaded: list[tuple[np.ndarray, np.ndarray]] = []
+        self._processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"points": self.points, "load": self.load, "round": self.round}[request.pop("do")](**request)
+        known = {"points": self.points, "load": self.load, "round": self.round, "video": self.video}
+        return known[request.pop("do")](**request)
+
+    def video(self, path: str, faces: int, cpus: int) -> dict[str, Any]:
+        """See the top of this file. Threads that start from here on keep to these processors."""
+        if hasattr(os, "sched_setaffinity"):
+            allowed = sorted(self._processors)
+            os.sched_setaffinity(0, allowed[:cpus])
+        before = time.process_time()
+        seconds, whole = self._peer.follow(np.load(path, mmap_mode="r"), faces)
+        return {"wall": seconds, "cpu": time.process_time() - before, "found": whole}
 
     def points(self, mode: str, images: list[str], boxes: list[list[float]], out: str) -> dict[str, Any]:
         """See the top of this file."""
