@@ -1,6 +1,8 @@
 """Which tasks a step has, which faces it draws, how fast what learns: by hand, then in whole trainings."""
 
 import json
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -379,3 +381,14 @@ def test_schedules_that_cannot_work_are_refused(changes, message):
 def test_a_rate_of_no_parameter_is_refused_before_training(tmp_path, data):
     with pytest.raises(ConfigError, match=r"learning_rates\.backbome: the network trains no parameter of that name"):
         new_run(tiny_recipe(learning_rates={"backbome": 0.1}), data, tmp_path)
+
+
+def test_the_recipes_of_the_page_are_recipes():
+    page = (Path(__file__).parents[1] / "docs" / "schedules.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        keys = tomllib.loads(block)
+        recipe = recipe_from_dict({"name": "x", **keys})
+        for key in keys:
+            assert recipe.to_dict()[key] != Recipe(name="x").to_dict()[key], key

@@ -42,13 +42,12 @@ def main() -> int:
     from facemtl.data.cache import build_cache
     from facemtl.data.sets import read_split
     from facemtl.files import write_beside
-    from facemtl.models.files import load_model
-    from facemtl.training.adaptation import Adaptation, Plan, as_markdown
+    from facemtl.training.adaptation import Adaptation, Plan, adapted_recipe, as_markdown
 
     try:
         numbers = {name: getattr(args, name) for name in ("draws", "steps", "rounds", "seed")}
         plan = Plan(args.source, args.data, args.task, tuple(args.shots), **numbers)
-        channels = load_model(args.source)[1].channels
+        channels = adapted_recipe(plan).create_model().backbone.channels
         target, heldout, source = (
             build_cache(read_split(name, split, root), args.cache, args.patch_size, channels, not args.quiet)
             for name, split, root in (
