@@ -70,7 +70,7 @@ def test_the_wheel_holds_what_code_reads_beside_itself(installed):
 def test_the_wheel_holds_the_network_library_of_the_page_where_npm_is(installed):
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    assert vendor.missing(installed / "facemtl/serve/_static/vendor") == []
+    assert vendor.missing(installed / "facemtl/serve/_static/onnxruntime-web") == []
 
 
 def test_the_wheel_holds_nothing_of_the_checkout_that_is_not_the_package(installed):
