@@ -97,6 +97,12 @@ def test_the_columns_are_those_of_the_json_schema():
     assert arrow_schema().metadata == {b"schema": b"urn:facemtl:annotation:1"}
 
 
+def test_the_document_names_every_column():
+    text = (Path(__file__).parent.parent / "docs" / "annotate.md").read_text(encoding="utf-8")
+    assert [name for name in row_schema()["properties"] if f"`{name}`" not in text] == []
+    assert row_schema()["$id"] in text
+
+
 def test_a_name_that_is_no_text_is_written_with_escapes():
     from facemtl.annotate.inputs import Item
 

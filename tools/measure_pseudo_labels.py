@@ -5,9 +5,9 @@
     python tools/measure_pseudo_labels.py --steps 400 --pictures 1000 --seeds 2
 
 Three trainings a seed, of as many steps each and judged by MTFL's held-out rows:
-`labelled` by a share of the training rows alone; `pseudo` by these and by what `labelled` itself says, twice, of further
-pictures whose labels nobody looks at; `all` by these and by the true labels of the further pictures: what there is to
-gain. Every step of docs/pseudo_labels.md is the real one: annotate, filter, train on the table.
+`labelled` by a share of the training rows alone; `pseudo` by these and by what `labelled` itself says, twice, of
+further pictures whose labels nobody looks at; `all` by these and by the true labels of the further pictures: what there
+is to gain. Every step of docs/pseudo_labels.md is the real one: annotate, filter, train on the table.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def main() -> int:
         order = np.random.default_rng(0).permutation(len(rows))
         labelled = [rows[i] for i in order[: round(args.share * len(rows))]]
         further = [rows[i] for i in order[len(labelled) : len(labelled) + args.pictures]]
-        print(f"{len(labelled)} labelled, {len(further)} further pictures, {args.steps} steps, held out {len(heldout)}")
+        counts = f"{len(labelled)} labelled, {len(further)} further pictures, {len(heldout)} held out"
+        print(f"{counts}, {args.steps} steps", flush=True)
         detector = Remembering()
         results: dict[str, list[dict[str, float]]] = {"labelled": [], "pseudo": [], "all": []}
         for seed in range(args.seeds):
