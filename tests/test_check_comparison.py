@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facemtl.checking.against_model import Seen, common_schema, mirror_points
+from facemtl.checking.against_model import Seen, mirror_points
 from facemtl.checking.comparison import Comparison, check_labels, orders, shift_interval
 from facemtl.checking.counts import check_boxes, check_outside, check_unlabelled, count_part
 from facemtl.data.sample import FaceSample
-from facemtl.errors import ConfigError
 from facemtl.face import ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
 
@@ -38,7 +37,7 @@ def samples_of(labelled: np.ndarray, **fields) -> list[FaceSample]:
 
 def seen_as(labelled: np.ndarray, points: np.ndarray, **fields) -> Seen:
     count = len(points)
-    values = {"unsure": np.full(count, 0.5), "exact": True, "sizes": np.full((count, 2), SIZE)}
+    values = {"unsure": np.full(count, 0.5), "sizes": np.full((count, 2), SIZE)}
     values |= {"probabilities": {}, "angles": np.full((count, 3), np.nan)} | fields
     return Seen("mtfl5", points, labelled=labelled, **values)
 
@@ -243,7 +242,7 @@ def test_points_outside_are_counted_and_those_far_outside_found():
     sizes = np.full((3, 2), 100)
     outside, findings = check_outside(samples_of(np.stack([five, five - [5, 0], five - [20, 0]])), sizes, "a", 0)
     assert outside == 2 and [f.rows for f in findings] == [(2,)]
-    assert "1 points, up to 16 px outside" in findings[0].message
+    assert "2 points, up to 16 px outside" in findings[0].message
     assert check_outside(samples_of(np.stack([five - [20, 0]])), np.zeros((1, 2), int), "a", 0) == (0, [])
 
 
@@ -255,36 +254,3 @@ def test_boxes_elsewhere_and_boxes_that_are_all_the_same():
     boxes[10:20] = [np.float32([20, 26, 111, 117])] * 10
     kinds = [(f.kind, f.rows) for f in check_boxes(samples_of(labelled, box=boxes), "a", 0)]
     assert kinds == [("same_box", ()), ("box_elsewhere", (3,))]
-
-
-class Model:
-    """What :func:`common_schema` asks of a predictor."""
-
-    class spec:
-        name, schema = "m", "mtfl5"
-
-        @staticmethod
-        def point_tasks() -> dict[str, str]:
-            return {"mtfl5": "landmarks", "ibug68": "landmarks_ibug68"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "common", "exact"),
-    [
-        ("mtfl5", "mtfl5", True),
-        ("ibug68", "ibug68", True),
-        ("wflw98", "ibug68", False),
-        ("cofw29", "mtfl5", False),
-        ("aflw21", "mtfl5", False),
-    ],
-)
-def test_the_richest_schema_that_set_and_model_share(schema, common, exact):
-    name, convert = common_schema(schema, Model)
-    assert (name, convert.exact) == (common, exact)
-
-
-def test_a_set_and_a_model_that_share_nothing(monkeypatch):
-    monkeypatch.setattr(Model.spec, "schema", "lapa106")
-    monkeypatch.setattr(Model.spec, "point_tasks", staticmethod(lambda: {"lapa106": "landmarks"}))
-    with pytest.raises(ConfigError, match="points of mtfl5 cannot be compared with those of m: lapa106"):
-        common_schema("mtfl5", Model)

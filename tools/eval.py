@@ -5,7 +5,8 @@
     python tools/eval.py tcdcn --data utkface
     python tools/eval.py --predictions runs/eval/tcdcn-mtfl-test-published/predictions.parquet
 
-A model that gives points of several schemas is judged by those of the set.
+A model that gives points of several schemas is judged by those of the set. Where it lacks them, both are judged by the
+richest schema that both can be turned into, and the report says how exact that is.
 
 Writes predictions.parquet, metrics.json and report.html (one file; it shows faces of the set) and prints a summary.
 """
@@ -17,12 +18,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import DataError, FaceMTLError
 from facemtl.files import write_beside
 from facemtl.landmarks import SCHEMAS
 from facemtl.predictor import Predictor
 from facemtl.session import DEVICES
+from facemtl.shared_points import shared_points
 from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
 from facemtl.training.report import summary_text, write_report
@@ -92,9 +96,14 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
     options = {"device": args.device, "threads": args.threads, "passes": args.passes, "flip": args.flip}
     predictor = Predictor(args.weights, schema=args.schema, **options)
     schema = samples[0].schema if samples else predictor.schema
-    if args.schema is None and schema != predictor.schema and schema in predictor.spec.point_tasks():
-        predictor = Predictor(args.weights, schema=schema, **options)
-    return predict_samples(predictor, samples, face_boxes(samples, args.boxes), root), predictor.spec.name
+    shared = None
+    offered = predictor.spec.point_tasks() if args.schema is None else (args.schema,)
+    if schema != predictor.schema and offered and any(np.isfinite(sample.points).any() for sample in samples):
+        shared = shared_points(schema, offered)
+        predictor = Predictor(args.weights, schema=shared.model_schema, **options)
+        shared = None if shared.model_schema == schema else shared
+    boxes = face_boxes(samples, args.boxes)
+    return predict_samples(predictor, samples, boxes, root, shared), predictor.spec.name
 
 
 if __name__ == "__main__":

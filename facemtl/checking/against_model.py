@@ -9,11 +9,12 @@ import numpy as np
 
 from facemtl.data.sample import FaceSample, face_box
 from facemtl.decode import MIRROR_ANGLES
-from facemtl.errors import ConfigError, DataError, ImageError
+from facemtl.errors import DataError, ImageError
 from facemtl.face import ANGLES, ATTRIBUTES, Face
 from facemtl.image import read_image
-from facemtl.landmarks import SCHEMAS, Conversion, conversion
+from facemtl.landmarks import SCHEMAS
 from facemtl.predictor import Predictor
+from facemtl.shared_points import SharedPoints
 
 BATCH = 32  # pictures in memory together
 
@@ -28,7 +29,6 @@ class Seen:
             the model's habits are, this prefers neither side.
         unsure: (N,) mean distance of the two from their mean, image pixels.
         labelled: float64 (N, K, 2) the set's own points, converted to ``schema``.
-        exact: whether that conversion moves no point.
         sizes: int (N, 2) width and height of each picture.
         probabilities: task -> (N, 2, classes): by the picture, and by its mirror image (pose turned back).
         angles: (N, 3) yaw, pitch, roll in degrees, averaged like the points; NaN where the model gives none.
@@ -38,44 +38,28 @@ class Seen:
     points: np.ndarray
     unsure: np.ndarray
     labelled: np.ndarray
-    exact: bool
     sizes: np.ndarray
     probabilities: Mapping[str, np.ndarray]
     angles: np.ndarray
 
 
-def common_schema(schema: str, predict: Predictor) -> tuple[str, Conversion]:
-    """The richest schema that both the points of a set and a model's can be turned into without changing the latter.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    offered = sorted({predict.spec.schema, *predict.spec.point_tasks()}, key=lambda name: -len(SCHEMAS[name]))
-    for name in offered:
-        try:
-            return name, conversion(schema, name)
-        except ConfigError:
-            continue
-    raise ConfigError(f"points of {schema} cannot be compared with those of {predict.spec.name}: {', '.join(offered)}")
-
-
 def see(
     predict: Predictor,
     samples: Sequence[FaceSample],
-    convert: Conversion | None,
+    shared: SharedPoints | None,
     progress: Callable[[Iterable], Iterable] = iter,
     boxes: Sequence[np.ndarray] | None = None,
 ) -> Seen:
     """Run a predictor on every face and on its mirror image.
 
     Args:
-        predict: gives points of the schema that ``convert`` leads to, and does not average mirror images itself.
+        predict: does not average mirror images itself.
         samples: faces of one schema; those whose picture cannot be read or that have no place are passed over.
-        convert: from the samples' schema; None where there is none, and then nothing is labelled.
+        shared: what the points of both are turned into; None where they share nothing, and then nothing is labelled.
         progress: wraps what is gone through, such as a bar.
         boxes: where to look, (4,) image pixels each; None: around the labelled points, or in the set's box.
     """
-    schema, count = predict.schema, len(samples)
+    schema, count = predict.schema if shared is None else shared.schema, len(samples)
     shape = (count, len(SCHEMAS[schema]), 2)
     points, unsure, sizes = np.full(shape, np.nan), np.full(count, np.nan), np.zeros((count, 2), dtype=np.int32)
     tasks = [task for task in predict.tasks if task in ATTRIBUTES]
@@ -93,6 +77,8 @@ def see(
             images.append(image)
             places.append(box)
         for row, image, (plain, turned) in zip(rows, images, see_both(predict, images, places), strict=True):
+            if shared is not None:
+                plain, turned = shared.face(plain), shared.face(turned)
             width = image.shape[1]
             sizes[row] = width, image.shape[0]
             if len(plain.landmarks):
@@ -107,10 +93,9 @@ def see(
                 both = [np.array([getattr(f.pose, angle) for angle in ANGLES]) for f in (plain, turned)]
                 angles[row] = (both[0] + both[1] * MIRROR_ANGLES) / 2
     labelled = np.full(shape, np.nan)
-    if convert is not None:
-        labelled = convert(np.stack([s.points for s in samples]).astype(np.float64))
-    exact = convert is not None and convert.exact
-    return Seen(schema, points, unsure, labelled, exact, sizes, probabilities, angles)
+    if shared is not None:
+        labelled = shared.of_set(np.stack([s.points for s in samples]).astype(np.float64))
+    return Seen(schema, points, unsure, labelled, sizes, probabilities, angles)
 
 
 def see_both(predict: Predictor, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[tuple[Face, Face]]:

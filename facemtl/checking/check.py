@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facemtl.checking.against_model import Seen, common_schema, see
+from facemtl.checking.against_model import Seen, see
 from facemtl.checking.comparison import Comparison, check_labels
 from facemtl.checking.copies import find_copies, judge_copies
 from facemtl.checking.counts import check_boxes, check_outside, check_shapes, check_unlabelled, count_part
@@ -19,6 +19,7 @@ from facemtl.data.sample import FaceSample, face_box
 from facemtl.errors import ConfigError, DataError
 from facemtl.predictor import Predictor
 from facemtl.session import Session
+from facemtl.shared_points import shared_points
 
 # (things, what is done to them) -> the things, with a bar
 Progress = Callable[[Iterable, str], Iterable]
@@ -96,22 +97,23 @@ def _ask(
     facts["asked of the model"] = len(samples)
     predict = Predictor(model, threads=threads, flip=False)
     try:
-        schema, convert = common_schema(samples[0].schema, predict)
+        shared = shared_points(samples[0].schema, predict.spec.point_tasks())
+        predict = Predictor(model, threads=threads, flip=False, schema=shared.model_schema)
     except ConfigError:  # the points of neither lead to the other's: attributes and angles are still asked
-        schema, convert = predict.schema, None
-    if schema != predict.schema:
-        predict = Predictor(model, threads=threads, flip=False, schema=schema)
-    seen = see(predict, samples, convert, lambda things: progress(things, f"{part}: {predict.spec.name}"))
+        shared = None
+    seen = see(predict, samples, shared, lambda things: progress(things, f"{part}: {predict.spec.name}"))
 
     def look_again(rows: np.ndarray) -> Seen:
         again = [samples[row] for row in rows]
         mirrored = [_mirrored_box(s, width) for s, width in zip(again, seen.sizes[rows, 0], strict=True)]
-        return see(predict, again, convert, lambda things: progress(things, f"{part}: mirrored?"), mirrored)
+        return see(predict, again, shared, lambda things: progress(things, f"{part}: mirrored?"), mirrored)
 
     comparison = Comparison(seen, samples, str(part), 0, look_again)
     comparison.run()
     agreement, doubts = check_labels(seen, samples, str(part), 0)
-    facts |= comparison.facts | {"points compared as": f"{schema}, {'exact' if seen.exact else 'approximate'}"}
+    facts |= comparison.facts
+    if shared is not None:
+        facts["points compared as"] = f"{shared.schema}, {'exact' if shared.exact else 'approximate'}"
     facts["agreement"] = agreement
     findings = [*comparison.findings, *doubts]
     moved = [Finding(f.kind, f.part, f.message, f.score, tuple(first + step * row for row in f.rows)) for f in findings]

@@ -15,6 +15,7 @@ from facemtl.landmarks import SCHEMAS
 BITS = 14  # of 64 that may differ before two pictures are not even compared
 ALIKE = 0.99  # correlation of two thumbnails from which on they are one picture
 TURNED_APART = 5.0  # degrees by which the angles of one picture may differ
+ONE_FRAME = 0.999  # correlation that two frames of a video do not reach when the face moves between them
 APART = 0.1  # mean distance of the points of one picture, over the mean distance of five from their mean
 SAME, ENCODED, RESIZED, MIRRORED = "the same file", "encoded anew", "resized", "mirrored"
 _CHUNK = 512
@@ -78,7 +79,7 @@ def judge_copies(
         here, there = parts[one[0]], parts[other[0]]
         names = f"{faces[one[0]].source or faces[one[0]].image} and {faces[other[0]].source or faces[other[0]].image}"
         splits = {parts[row].rsplit(" ", 1)[1] for row in (*one, *other)}
-        differing = _differing(faces[one[0]], faces[other[0]], copy.how) if len(one) == len(other) == 1 else []
+        differing = _differing(faces[one[0]], faces[other[0]], copy) if len(one) == len(other) == 1 else []
         rows = (*one, *other)
         if len(splits) > 1:
             text = f"{names}: {copy.how}, in {here} and {there}"
@@ -91,9 +92,9 @@ def judge_copies(
     return findings
 
 
-def _differing(one: FaceSample, other: FaceSample, how: str) -> list[str]:
+def _differing(one: FaceSample, other: FaceSample, copy: Copy) -> list[str]:
     """What is known of both faces and differs; signs of pose and angles are left to a mirror image, and points are
-    compared in pictures of one size."""
+    compared in pictures of one size that cannot be two frames of one video."""
     differing = [
         task
         for task, label in one.labels.items()
@@ -103,7 +104,7 @@ def _differing(one: FaceSample, other: FaceSample, how: str) -> list[str]:
         apart = np.abs(np.abs(one.angles) - np.abs(other.angles))
         if np.nanmax(apart, initial=0.0) > TURNED_APART:
             differing.append("angles")
-    if one.schema == other.schema and how in (SAME, ENCODED):
+    if one.schema == other.schema and copy.how in (SAME, ENCODED) and copy.alike >= ONE_FRAME:
         five = [SCHEMAS[one.schema].to_five(s.points.astype(np.float64)) for s in (one, other)]
         unit = np.hypot(*(five[0] - five[0].mean(axis=0)).T).mean()
         if np.hypot(*(five[0] - five[1]).T).mean() > APART * unit:  # not for NaN

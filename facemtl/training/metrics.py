@@ -24,6 +24,7 @@ from sklearn.metrics import average_precision_score
 
 from facemtl.face import ANGLES, ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
+from facemtl.shared_points import how_shared
 from facemtl.training.predictions import Predictions
 
 FAILURE = 0.10  # NME above which a face has failed; the area under the cumulative error curve also ends here
@@ -269,8 +270,9 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
     "attributes": {task: ...}}`` with the results of :func:`landmark_metrics`, :func:`sigma_metrics` (None where the
     model gives no sigma), :func:`angle_metrics` (None unless set and model have angles), :func:`attribute_metrics`; a
     model that gives no points is not judged by them, its landmark results are about 0 faces. The dictionary holds
-    ``schema``; ``all``, the block of every face; ``own_box``, the block of the faces whose box is not MTFL's filled-in
-    constant, or None where no box is; and ``slices``: name -> part -> block, see :func:`slice_rows`. Offsets are fitted
+    ``schema``; ``shared``, None unless set and model have different points (:func:`facemtl.shared_points.how_shared`);
+    ``all``, the block of every face; ``own_box``, the block of the faces whose box is not MTFL's filled-in constant, or
+    None where no box is; and ``slices``: name -> part -> block, see :func:`slice_rows`. Offsets are fitted
     once, on all faces.
     """
     corrected = corrected_points(predictions)
@@ -281,6 +283,7 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
     return _plain(
         {
             "schema": predictions.schema,
+            "shared": predictions.origins and how_shared(*predictions.origins, predictions.schema),
             "all": _block(predictions, corrected, np.ones(len(predictions), dtype=bool)),
             "own_box": _block(predictions, corrected, ~filled) if filled.any() else None,
             "slices": slices,

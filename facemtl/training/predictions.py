@@ -17,12 +17,13 @@ and, only where the data set or the model has them:
     true_yaw true_pitch true_roll   head angles of the data set, degrees (signs: :mod:`facemtl.face`); NaN where missing
     pred_yaw pred_pitch pred_roll   the same as predicted
     stratum_<name>                  further part of the data set that the face belongs to, as text; empty where unknown
+    set_schema model_schema         where set and model have different points: theirs, before both became ``schema``
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,13 @@ from facemtl.face import ANGLES, ANGLES_TASK, ATTRIBUTES, Face
 from facemtl.files import write_beside
 from facemtl.geometry import check_boxes
 from facemtl.landmarks import SCHEMAS
+from facemtl.shared_points import SharedPoints
 
 if TYPE_CHECKING:
     from facemtl.predictor import Predictor
 
-TEXT_COLUMNS = ("schema", "image", "group")
+ORIGINS = ("set_schema", "model_schema")
+TEXT_COLUMNS = ("schema", "image", "group", *ORIGINS)
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 TRUE_ANGLES, PREDICTED_ANGLES = ([f"{kind}_{angle}" for angle in ANGLES] for kind in ("true", "pred"))
 STRATUM = "stratum_"  # begins the name of a column
@@ -151,6 +154,11 @@ class Predictions:
         return self._values(_point_columns("pred", self.schema)).reshape(len(self), -1, 2)
 
     @property
+    def origins(self) -> tuple[str, str] | None:
+        """The landmark schemas of set and model, where what they have in common is judged; None where it is one."""
+        return tuple(self.frame[column].iloc[0] for column in ORIGINS) if ORIGINS[0] in self.frame else None
+
+    @property
     def halves(self) -> np.ndarray:
         """(N,) bool, two halves of the images: every other one in the order of their names, all rows of it together."""
         return np.unique(self.frame["image"].to_numpy(dtype=str), return_inverse=True)[1] % 2 == 0
@@ -223,7 +231,11 @@ def labelled_tasks(samples: Sequence[FaceSample]) -> set[str]:
 
 
 def predict_samples(
-    predict: Predictor, samples: Sequence[FaceSample], boxes: np.ndarray | None = None, root: Path | None = None
+    predict: Predictor,
+    samples: Sequence[FaceSample],
+    boxes: np.ndarray | None = None,
+    root: Path | None = None,
+    shared: SharedPoints | None = None,
 ) -> Predictions:
     """Run a predictor over labelled faces, one at a time, with a progress bar.
 
@@ -234,6 +246,7 @@ def predict_samples(
             the detection that overlaps the true face most stands for it (:func:`face_of_sample`); a face without
             one is *not found* and keeps NaN.
         root: folder of the data set; images are then named relative to it.
+        shared: turn the points of both sides into what they share (:func:`facemtl.shared_points.shared_points`).
 
     Raises:
         DataError: no samples, samples of several schemas, or nothing that the samples label and the predictor gives.
@@ -242,7 +255,7 @@ def predict_samples(
     schemas = sorted({sample.schema for sample in samples})
     if len(schemas) != 1:
         raise DataError(f"samples of one schema are needed; got {', '.join(schemas) or 'no samples'}")
-    if schemas[0] != predict.schema and not labelled_tasks(samples) & set(predict.tasks):
+    if shared is None and schemas[0] != predict.schema and not labelled_tasks(samples) & set(predict.tasks):
         raise DataError(
             f"the predictor gives points of the schema {predict.schema}, but there are samples of {schemas[0]}, "
             "and they label nothing else that it gives"
@@ -257,7 +270,11 @@ def predict_samples(
             faces.append(face_of_sample(predict(sample.image), sample))
         else:
             faces.append(predict(sample.image, boxes=boxes[i : i + 1])[0])
-    return _gather(samples, faces, root)
+    if shared is None:
+        return _gather(samples, faces, root)
+    common = [replace(s, points=np.float32(shared.of_set(s.points)), schema=shared.schema) for s in samples]
+    found = _gather(common, [None if face is None else shared.face(face) for face in faces], root)
+    return replace(found, frame=found.frame.assign(**dict(zip(ORIGINS, (schemas[0], predict.schema), strict=True))))
 
 
 def face_of_sample(faces: Sequence[Face], sample: FaceSample) -> Face | None:
@@ -367,6 +384,9 @@ def _from_frame(frame: pd.DataFrame, path: Path) -> Predictions:
         raise DataError(f"{path} is no table of predictions of the schema {schema}: it lacks {shown}")
     if texts := [column for column in numbers if not pd.api.types.is_numeric_dtype(frame[column])]:
         raise DataError(f"{path}: the columns {', '.join(texts[:10])} must hold numbers")
+    for column in ORIGINS:
+        if column in frame and (len(set(frame[column])) != 1 or frame[column].iloc[0] not in SCHEMAS):
+            raise DataError(f"{path}: the column {column} must be one of {', '.join(SCHEMAS)} in every row")
     for column in labelled:
         count = len(ATTRIBUTES[column.removesuffix("_true")])
         if bad := sorted(set(frame[column]) - set(range(MISSING, count)), key=str):

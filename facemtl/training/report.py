@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_report(predictions: Predictions, path: str | Path, title: str, image_r
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "words": lambda text: text.replace("_", " ")}
+    environment.filters |= {"number": _number, "percent": _percent, "shared": shared_text}
+    environment.filters["words"] = lambda text: text.replace("_", " ")
     html = environment.get_template("report.html.jinja").render(
         title=title,
         results=results,
@@ -61,11 +63,25 @@ def summary_text(predictions: Predictions) -> str:
     blocks = [("all faces", results["all"])]
     if results["own_box"]:
         blocks.append(("without filled-in boxes", results["own_box"]))
-    lines: list[str] = []
+    lines = [shared_text(results["shared"], results["schema"]), ""] if results["shared"] else []
     for name, block in blocks:
         lines += [*_block_lines(name, block), ""]
     lines += _slice_lines(results)
     return "\n".join(lines).rstrip()
+
+
+def shared_text(shared: dict[str, Any], schema: str) -> str:
+    """What is compared where set and model have different points, in a sentence."""
+    how = (
+        "exactly" if shared["exact"] else "approximately: look at the corrected figures, which no constant offset moves"
+    )
+    text = f"points of {shared['set']} (set) and {shared['model']} (model), judged as {schema}, {how}"
+    for side in ("set", "model"):
+        offset = shared[f"{side}_offset_percent"]
+        if offset is not None:
+            largest = max(math.hypot(*point) for point in offset)
+            text += f"; known offset of the {side}'s: up to {largest:.1f} % of the distance of the eyes"
+    return text
 
 
 def _slice_lines(results: dict[str, Any]) -> list[str]:
