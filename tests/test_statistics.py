@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from facemtl.training.statistics import Interval, delta_m, group_error, paired_difference, resampled_errors
+from facemtl.training.statistics import (
+    Interval,
+    critical_difference,
+    delta_m,
+    friedman,
+    group_error,
+    holm,
+    mean_ranks,
+    p_value,
+    paired_difference,
+    resampled_errors,
+)
 
 ONE = np.zeros(4, dtype=int)
 
@@ -221,3 +232,65 @@ def test_the_errors_are_left_as_they_were():
     before = errors.copy()
     paired_difference(errors, errors + 1, np.arange(20) % 4)
     np.testing.assert_array_equal(errors, before)
+
+
+# --- many methods ---------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04, and none less than one before it.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_holm_does_not_count_what_has_no_p():
+    found = holm([math.nan, 0.01, 0.03])
+    assert math.isnan(found[0])
+    assert found[1:] == pytest.approx([0.02, 0.03])
+
+
+def test_p_counts_the_draws_on_the_rarer_side_of_zero():
+    draws = np.array([-1.0] * 4 + [2.0] * 95)
+    assert p_value(draws) == pytest.approx(2 * (4 + 1) / 100)
+    assert p_value(-draws) == p_value(draws)
+    assert p_value(np.ones(99)) == pytest.approx(0.02)  # never 0
+    assert p_value(np.zeros(99)) == 1.0
+    assert math.isnan(p_value(np.array([1.0, np.nan])))
+
+
+def test_constant_differences_leave_no_doubt():
+    base = np.random.default_rng(0).random((3, 50))
+    better = paired_difference(base - 0.25, base, one_group(50))
+    assert (better.estimate, better.low, better.high) == pytest.approx((-0.25, -0.25, -0.25))
+    assert better.p == pytest.approx(2 / 2001)
+    assert better.verdict == "helped"
+    same = paired_difference(base, base, one_group(50))
+    assert (same, same.p, same.verdict) == (Interval(0.0, 0.0, 0.0), 1.0, "undecided")
+
+
+def test_a_corrected_p_over_5_percent_decides_nothing():
+    assert Interval(-1.0, -2.0, -0.1, 0.049).verdict == "helped"
+    assert Interval(-1.0, -2.0, -0.1, 0.051).verdict == "undecided"
+    assert Interval(1.0, 0.1, 2.0, 0.03).verdict == "hurt"
+
+
+def test_mean_ranks_by_hand():
+    # Blocks: a < b < c; b < a = c, which share 2.5; all alike, which share 2.
+    errors = np.array([[1.0, 5.0, 7.0], [2.0, 4.0, 7.0], [3.0, 5.0, 7.0]])
+    np.testing.assert_allclose(mean_ranks(errors), [(1 + 2.5 + 2) / 3, (2 + 1 + 2) / 3, (3 + 2.5 + 2) / 3])
+
+
+def test_critical_differences_of_the_literature():
+    # Demsar (JMLR 2006): q is 2.569 for four methods and 2.343 for three; four on 14 data sets differ from 1.25 on.
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+    assert critical_difference(3, 10) == pytest.approx(2.343 * math.sqrt(3 * 4 / 60), abs=0.001)
+
+
+def test_friedman_by_hand():
+    # Three methods that always rank 1, 2, 3 in 6 blocks: chi squared 12 with 2 degrees, exp(-6).
+    errors = np.arange(3)[:, None] + np.random.default_rng(0).random((1, 6))
+    assert friedman(errors) == pytest.approx(math.exp(-6))
+    assert friedman(np.ones((3, 4))) == 1.0
+    assert math.isnan(friedman(errors[:2]))
