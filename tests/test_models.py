@@ -15,6 +15,7 @@ from facemtl.models.face_model import LOGITS, Standardise
 from facemtl.models.factory import create_model
 from facemtl.models.files import load_model, save_model
 from facemtl.models.heads import DirectHead, HeatmapHead
+from facemtl.models.sharing.registry import SHARINGS
 from facemtl.models.tcdcn import AbsTanh, LocallyConnected2d, tcdcn_eccv2014, tcdcn_tpami2016
 from facemtl.training.recipe import Recipe
 
@@ -34,10 +35,22 @@ BACKBONES = [
 TASKS = {"landmarks": ("landmarks",), "pose": ("pose",), "all": ALL_TASKS}
 # points head, uncertainty; which of them a backbone can have depends on its grid
 HEADS = [("direct", False), ("direct", True), ("simcc", False), ("simcc", True), ("heatmap", False), ("heatmap", True)]
+CASCADE = {"landmarks": ["pose", "angles"], "smile": ["landmarks", "landmarks_ibug68"]}
+SHARED = [
+    ("hard", {"split": -1}, {}),
+    ("hard", {}, CASCADE),
+    *((name, {}, {}) for name in SHARINGS if name != "hard"),
+    ("soft_mean", {"split": 1}, {}),
+    ("cross_stitch", {"per_channel": False}, {}),
+    ("mmoe", {"split": -2, "experts": 2}, {}),
+    ("ple", {"split": -1, "shared_experts": 2}, CASCADE),
+    ("mtan", {}, CASCADE),
+]
 
 
 def networks():
-    """Every backbone with every head for every set of tasks: the heads of points only where there are points."""
+    """Every backbone with every head for every set of tasks: the heads of points only where there are points; and every
+    way of sharing on one of each kind."""
     for name, options, *sizes in BACKBONES:
         for points_head, uncertainty in HEADS:
             if points_head == "heatmap" and name != "gridnet":
@@ -54,6 +67,19 @@ def networks():
                 )
                 told = f"{name} {len(options)} {points_head}{' sigma' if uncertainty else ''} {key}"
                 yield pytest.param(recipe, *sizes, id=told)
+    for name, options, *sizes in (BACKBONES[0], BACKBONES[4], BACKBONES[5], BACKBONES[7]):
+        for sharing, choices, cascade in SHARED:
+            recipe = Recipe(
+                name="some",
+                backbone=name,
+                backbone_options=options,
+                tasks=ALL_TASKS,
+                sharing=sharing,
+                sharing_options=choices,
+                cascade=cascade,
+            )
+            told = f"{name} {sharing} {' '.join(choices)}{' cascade' if cascade else ''}"
+            yield pytest.param(recipe, *sizes, id=told, marks=pytest.mark.slow if name.startswith("timm") else ())
 
 
 def crops(model, count: int = 3) -> torch.Tensor:
@@ -94,7 +120,7 @@ def test_every_network_keeps_the_contract(tmp_path, recipe, size, channels, feat
     assert set(trained) - set(outputs) == (
         {LOGITS} if "landmarks" in recipe.tasks and recipe.points_head == "simcc" else set()
     )
-    sum(output.square().sum() for output in trained.values()).backward()
+    sum((output - 1).square().sum() for output in trained.values()).backward()  # points start near 0: without slopes
     for key, value in model.named_parameters():
         assert value.grad is not None, key
     optimiser.step()

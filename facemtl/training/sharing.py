@@ -13,6 +13,7 @@ from facemtl.models.face_model import FaceModel
 from facemtl.models.heads import NEEDS_GRID
 from facemtl.models.sharing.registry import is_plain, options_of, shares_nothing, trunk_of
 from facemtl.models.sharing.soft import Soft
+from facemtl.training.weighing.registry import WEIGHINGS
 
 if TYPE_CHECKING:
     from facemtl.training.batches import Batch
@@ -50,8 +51,6 @@ def check_sharing(recipe: Recipe) -> None:
 
 
 def _check_weighing(recipe: Recipe, start: str) -> None:
-    from facemtl.training.weighing.registry import WEIGHINGS  # which itself imports networks in training
-
     method = WEIGHINGS.get(recipe.weighing)
     if method is None:  # said by its own check
         return
@@ -64,7 +63,8 @@ def _check_weighing(recipe: Recipe, start: str) -> None:
         )
     if chosen.get("on") == "features" and not trunk_of(name, options):
         raise ConfigError(
-            f"{start}with sharing = {name!r} tasks do not read the same features: set weighing_options.on = 'parameters'"
+            f"{start}with sharing = {name!r} tasks do not read the same features: set weighing_options.on = "
+            "'parameters'"
         )
     if chosen.get("covariance") and (recipe.cascade or not is_plain(name, options)):
         raise ConfigError(

@@ -65,7 +65,7 @@ class Attention(nn.Module):
         self.bring = None
         if before is not None:
             self.bring = Layer(channels_of(before), channels, maps and not self.mean, kernel=3)
-        narrow = max(1, channels // reduction)
+        narrow = max(2, channels // reduction)  # the scale of a single channel is undone by the next normalisation
         self.narrow = Layer(channels * (1 if before is None else 2), narrow, maps)
         self.widen = Layer(narrow, channels, maps)
         self.maps = maps

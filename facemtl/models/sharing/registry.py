@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from facemtl.errors import ModelError
-from facemtl.models.sharing.base import Sharing
+from facemtl.models.sharing.base import Sharing, split_at
 from facemtl.models.sharing.branches import Branches
 from facemtl.models.sharing.cross_stitch import CrossStitch
 from facemtl.models.sharing.dirty import Dirty
@@ -19,6 +19,7 @@ from facemtl.models.sharing.mmoe import MMoE
 from facemtl.models.sharing.mtan import MTAN
 from facemtl.models.sharing.pairwise import Pairwise
 from facemtl.models.sharing.ple import PLE
+from facemtl.models.sharing.stages import stages_of
 from facemtl.models.sharing.trace_norm import TraceNorm
 
 HARD = "hard"  # with the split at the end a plain network, which stands in no wrapper
@@ -126,6 +127,10 @@ def shared_backbone(
     chosen = options_of(name, options, tasks)
     if is_plain(name, chosen):
         return backbone
+    if name == HARD:
+        stages = stages_of(backbone)
+        if split_at(stages, chosen["split"], least_left=0) == len(stages.modules):
+            return backbone
     return SHARINGS[name].kind(backbone, make, tasks, **chosen)
 
 
