@@ -103,7 +103,7 @@ def main() -> int:
         results: dict[str, list[dict[str, float]]] = {"labelled": [], "pseudo": [], "all": []}
         for seed in range(args.seeds):
             recipe = replace(read_recipe(RECIPE), seed=seed)
-            out = args.out / f"seed{seed}"
+            out = args.out.resolve() / f"seed{seed}"
             run = partial(figures, recipe, args.steps, cache=args.cache)
             only = {"mtfl": heldout}
             model, found = run({"mtfl": labelled}, only, out=out / "labelled")
