@@ -50,7 +50,7 @@ def measure(predict: Predictor, samples: Sequence[FaceSample], frames: int) -> d
         found = tracker(loop[i % CYCLE], i / FPS)
         faces += len(found)
         last = max([last, *(face.track_id for face in found)])
-        if i % EVERY == 0:
+        if i % EVERY == 0 or i == frames - 1:
             memory.append((i, resident()))
     later = np.array([row for row in memory if row[0] >= min(WARM, frames // 2)])
     growth = float(np.polyfit(later[:, 0], later[:, 1], 1)[0]) * 10_000 if len(later) > 1 else 0.0
