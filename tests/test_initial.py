@@ -74,6 +74,26 @@ def test_a_refiner_may_be_new_but_not_gone(tmp_path):
     start_from(without_points.create_model(), without_points)  # it goes with the points
 
 
+def test_a_new_tasks_own_network_starts_fresh_too(tmp_path):
+    path = tmp_path / "a.safetensors"
+    old = saved(path, recipe_of(tasks=("landmarks", "smile"), sharing="mtan"))
+    recipe = recipe_of(tasks=("landmarks", "gender", "smile"), sharing="mtan", init=str(path))
+    model = recipe.create_model()
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    start_from(model, recipe)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, fresh[name] if "gender" in name.split(".") else old[name]), name
+    assert any(name.startswith("backbone.own.gender") for name in fresh)
+
+
+def test_cross_stitch_units_know_tasks_by_their_place(tmp_path):
+    path = tmp_path / "a.safetensors"
+    saved(path, recipe_of(tasks=("landmarks", "smile"), sharing="cross_stitch"))
+    recipe = recipe_of(tasks=("smile", "landmarks"), sharing="cross_stitch", init=str(path))
+    with pytest.raises(ModelError, match="mix tasks by their place: keep tasks as they were"):
+        start_from(recipe.create_model(), recipe)
+
+
 def test_another_backbone_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     saved(path, recipe_of(tasks=("landmarks",)))

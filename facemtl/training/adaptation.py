@@ -94,7 +94,7 @@ def adapted_recipe(plan: Plan) -> Recipe:
     _, spec = load_model(plan.source)
     if plan.task in spec.tasks:
         raise ConfigError(f"{plan.source} has learned {plan.task} already: take a model trained without that task")
-    if getattr(spec, "sharing", "hard") != "hard":
+    if spec.sharing != "hard":
         raise ConfigError(f"{plan.source} shares by {spec.sharing!r}: a new task has no place there; take a hard one")
     return Recipe(
         name=f"{spec.name}-{plan.task}",

@@ -42,6 +42,11 @@ def start_from(model: FaceModel, recipe: Recipe) -> None:
         load_parameters(model, model.state_dict() | _of_timm(model, tensors, source), source)
         return
     spec = ModelSpec.from_json(text, source)
+    if "cross_stitch" in (spec.sharing, recipe.sharing) and spec.tasks != recipe.tasks:
+        raise ModelError(
+            f"{source} has the tasks {', '.join(spec.tasks)}, and cross-stitch units mix tasks by their place: keep "
+            "tasks as they were, or start from a model of another sharing"
+        )
     found = {_renamed(name, spec.schema, recipe.schema): value for name, value in tensors.items()}
     given = {_new_name(task, spec.schema, recipe.schema) for task in spec.tasks}
     gone, new = given - set(model.tasks), set(model.tasks) - given
