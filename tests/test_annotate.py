@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
+import sys
 import tarfile
 import zipfile
 from io import BytesIO
@@ -22,6 +25,7 @@ from facemtl.annotate.rows import arrow_schema, read_part, row_of
 from facemtl.annotate.run import check
 from facemtl.errors import ConfigError, DataError, ModelError, OutputError, SourceError
 
+ROOT = Path(__file__).parent.parent
 NO_PICTURE = "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF"
 DARK, GREY, BRIGHT, REFUSED, DEADLY = 20, 120, 180, 200, 100
 
@@ -440,3 +444,38 @@ def test_progress_counts_what_was_done_before(here, capsys):
     bar = capsys.readouterr().err
     assert "67%" in bar
     assert "3/3" in bar
+
+
+# The tool
+
+
+def run_tool(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "tools" / "annotate.py"), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    return stop.value.code
+
+
+def test_the_tool_annotates_a_photo_and_goes_on(here, monkeypatch, capsys):
+    threads = cv2.getNumThreads()
+    shutil.copy(ROOT / "examples" / "astronaut.png", here)
+    for _ in range(2):
+        assert run_tool(monkeypatch, "astronaut.png", "--out", "out", "--format", "jsonl", "--tasks", "landmarks") == 0
+        assert capsys.readouterr().out == "1 inputs: 1 with 1 faces, 0 without, 0 failed; in out\n"
+    ((row,), options) = rows(here / "out"), Plan.open(here / "out").settings["predictor"]
+    assert set(row["faces"][0]["attributes"]) == set()
+    assert (options["tasks"], len(options["sha256"])) == (["landmarks"], 64)
+    cv2.setNumThreads(threads)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["none.jpg", "--out", "out"], "none.jpg is no file and no folder"),
+        (["none.jpg", "--out", "out", "--format", "csv"], "format must be one of parquet, jsonl"),
+        (["none.jpg", "--out", "out", "--model", "nonsense"], "nonsense"),
+    ],
+)
+def test_the_tool_says_in_a_sentence_what_is_wrong(here, monkeypatch, capsys, arguments, reason):
+    assert run_tool(monkeypatch, *arguments) == 2
+    assert reason in capsys.readouterr().err
