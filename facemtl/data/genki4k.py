@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facemtl.data.rows import image_of, parse_rows, read_lines
+from facemtl.data.rows import decimal, image_of, parse_rows, read_lines
 from facemtl.data.sample import MISSING, FaceSample
 from facemtl.data.splits import check_split
 from facemtl.errors import DataError
@@ -114,7 +114,7 @@ def _sample(image: Path, row: list[str], source: str) -> FaceSample:
     smile, *radians = row
     if smile not in SMILE:
         raise ValueError(f"smile must be 0 or 1, found {smile!r}")
-    angles = np.array([float(v) for v in radians])
+    angles = np.array([decimal(v) for v in radians])
     if not (np.abs(angles) <= math.pi).all():  # NaN is not
         raise ValueError(f"angles must be radians within -pi to pi, found {' '.join(radians)}")
     return FaceSample(

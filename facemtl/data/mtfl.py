@@ -18,7 +18,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from facemtl.data.rows import Row, image_of, parse_rows, read_lines
+from facemtl.data.rows import Row, finite_numbers, image_of, parse_rows, read_lines
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import check_split
 from facemtl.errors import DataError
@@ -84,9 +84,7 @@ def _parse(root: Path, line: str, source: str, boxes: dict[str, np.ndarray]) -> 
         raise ValueError(f"expected {FIELDS} fields (path, 5 x, 5 y, 4 codes), found {len(fields)}")
     image = image_of(root, fields[0])
     path = image.relative_to(root)
-    coordinates = np.array([float(v) for v in fields[1:11]], dtype=np.float32)
-    if not np.isfinite(coordinates).all():
-        raise ValueError("a coordinate is not finite")
+    coordinates = finite_numbers(fields[1:11])
     labels: dict[str, int] = {}
     for task, text in zip(LABEL_ORDER, fields[11:], strict=True):
         count = len(ATTRIBUTES[task])
@@ -110,8 +108,8 @@ def _read_boxes(path: Path) -> dict[str, np.ndarray]:
 
     def parse(line: str, _: int) -> None:
         name, *numbers = line.split()
-        box = np.array([float(v) for v in numbers], dtype=np.float32)
-        if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+        box = finite_numbers(numbers)
+        if box.shape != (4,) or box[2] <= box[0] or box[3] <= box[1]:
             raise ValueError(f"expected `path x1 y1 x2 y2` with x2 > x1 and y2 > y1, found {line!r}")
         image = PureWindowsPath(name).as_posix()
         if image in boxes:

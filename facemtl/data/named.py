@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from facemtl.data.rows import LARGEST
+from facemtl.data.rows import LARGEST, decimal
 from facemtl.data.sample import MISSING, FaceSample
 from facemtl.face import ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
@@ -43,7 +43,7 @@ def points_by_name(points: Mapping[str, tuple[float, float]], schema: str) -> np
 def finite_pair(point: tuple[float, float]) -> np.ndarray:
     """(2,) float32; raises ValueError for what is no pair of finite numbers."""
     try:
-        pair = np.array(point, dtype=np.float64)
+        pair = np.array([decimal(v) if isinstance(v, str) else v for v in point], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"expected x and y, found {point!r}") from None
     if pair.shape != (2,) or not (np.abs(pair) <= LARGEST).all():  # NaN is not

@@ -83,13 +83,24 @@ def parse_files(paths: Iterable[Path], parse: Callable[[Path], Row]) -> list[Row
     return rows
 
 
+def decimal(text: str) -> float:
+    """``float(text)`` without what else Python takes for a number: ``1_0`` is ten there, as are digits of any script.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(f"could not convert string to float: {text!r}")
+    return float(text)
+
+
 def finite_numbers(texts: Iterable[str]) -> np.ndarray:
     """Decimal numbers -> (N,) float32.
 
     Raises:
         ValueError: what is no number, or not finite.
     """
-    numbers = np.array([float(text) for text in texts])
+    numbers = np.array([decimal(text) for text in texts])
     if not (np.abs(numbers) <= LARGEST).all():  # NaN is not
         raise ValueError("a number is not finite")
     return numbers.astype(np.float32)

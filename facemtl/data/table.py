@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from facemtl.data.named import box_of
-from facemtl.data.rows import LARGEST, image_of, listed, read_lines
+from facemtl.data.rows import LARGEST, decimal, image_of, listed, read_lines
 from facemtl.data.sample import MISSING, FaceSample
 from facemtl.data.splits import read_own_split
 from facemtl.errors import DataError
@@ -205,7 +205,7 @@ def _numbers(row: Mapping[str, str], names: list[str]) -> np.ndarray:
     for i, name in enumerate(names):
         if row[name]:
             try:
-                number = float(row[name])
+                number = decimal(row[name])
             except ValueError:
                 raise ValueError(f"{name} must be a number, found {row[name]!r}") from None
             if not abs(number) <= LARGEST:  # NaN is not

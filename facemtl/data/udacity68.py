@@ -14,9 +14,7 @@ import hashlib
 import re
 from pathlib import Path
 
-import numpy as np
-
-from facemtl.data.rows import image_of, parse_rows, read_lines
+from facemtl.data.rows import finite_numbers, image_of, parse_rows, read_lines
 from facemtl.data.sample import FaceSample
 from facemtl.data.splits import check_split
 from facemtl.errors import DataError
@@ -54,9 +52,7 @@ def read_udacity68(root: str | Path, split: str) -> list[FaceSample]:
         if name in seen:
             raise ValueError(f"a second row for {name}")
         seen.add(name)
-        coordinates = np.array([float(v) for v in texts], dtype=np.float32)
-        if not np.isfinite(coordinates).all():
-            raise ValueError("a coordinate is not finite")
+        coordinates = finite_numbers(texts)
         return FaceSample(
             image=image_of(root / PICTURES, name),
             points=coordinates.reshape(POINTS, 2) - 1,
