@@ -36,6 +36,9 @@ tasks = ["landmarks", "smile"]
 shuffled_labels = ["smile"]
 """
 
+TABLES = {"small.html", "small.md", "small.csv", "small-details.csv"}
+PICTURES = ("all", "forest", "costs", "poses")
+
 
 def run_as_user(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, without FACEMTL_DATA."""
@@ -82,7 +85,9 @@ def test_methods_are_trained_judged_and_told(folder, finished):
     kept = {
         f"{m}.seed{s}.{split}.npz" for m in ("alone", "with noise") for s in (0, 1) for split in ("heldout", "test")
     }
-    assert {path.name for path in results.iterdir()} == {*kept, "small.md", "small-heldout.png", "small-test.png"}
+    costs = {f"{m}.seed{s}.cost.json" for m in ("alone", "with noise") for s in (0, 1)}
+    pictures = {f"small-{split}-{kind}.png" for split in ("heldout", "test") for kind in PICTURES}
+    assert {path.name for path in results.iterdir()} == {*kept, *costs, *pictures, *TABLES}
     assert (folder / "runs" / "small" / "with noise" / "seed1" / "model.safetensors").is_file()
 
     text = (results / "small.md").read_text(encoding="utf-8")
@@ -95,7 +100,7 @@ def test_methods_are_trained_judged_and_told(folder, finished):
     assert all(line.split(" | ")[-1] in ("helped |", "hurt |", "undecided |") for line in lines)
     assert "| alone |" not in text
     for split in ("heldout", "test"):
-        assert read_image(results / f"small-{split}.png").std() > 5
+        assert read_image(results / f"small-{split}-forest.png").std() > 5
     assert "4/4" in finished.stderr  # the progress of the runs
 
 
@@ -112,12 +117,13 @@ def test_a_bad_file_is_one_sentence_and_status_2(tmp_path):
 def test_tables_only_needs_no_training(folder, finished, compare, tmp_path, capsys):
     shutil.copytree(folder / "docs", tmp_path / "docs")
     results = tmp_path / "docs" / "results" / "small"
-    for made in ("small.md", "small-heldout.png", "small-test.png"):
-        (results / made).unlink()
+    made = [path for path in results.iterdir() if path.name in TABLES or path.suffix == ".png"]
+    for path in made:
+        path.unlink()
     data = ("--data-root", folder / "data", "--set", "learning_rate=1e-3")
     assert compare(tmp_path, folder / "small.toml", "--tables-only", *data) == 0
     assert capsys.readouterr().out.splitlines()[4:] == finished.stdout.splitlines()[4:]
-    assert {"small.md", "small-heldout.png", "small-test.png"} <= {path.name for path in results.iterdir()}
+    assert all(path.is_file() for path in made)
     assert not (tmp_path / "runs").exists()
 
 

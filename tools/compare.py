@@ -4,8 +4,8 @@
     python tools/compare.py tools/recipes/compare_tcdcn.toml --jobs 2
     python tools/compare.py tools/recipes/compare_tcdcn.toml --tables-only     # from the kept results, no training
 
-Interrupted, the same command continues. Each run leaves a small file of errors per face under --results; the tables
-are written there too (<name>.md and <name>-<split>.png) and printed.
+Interrupted, the same command continues. Each run leaves small files of errors per face and of costs under --results;
+what is read is written there too (<name>.html, .md, .csv and pictures), and the Markdown printed.
 Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted.
 """
 
@@ -16,16 +16,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from facemtl.data.sets import read_split
 from facemtl.errors import FaceMTLError
-from facemtl.files import write_beside
-from facemtl.training.comparison import SPLITS, read_comparison
-from facemtl.training.comparison_plots import forest_plot
-from facemtl.training.comparison_runs import load_errors
+from facemtl.training.comparison import read_comparison
+from facemtl.training.comparison_report import write_tables
 from facemtl.training.engine import Interrupted
 from facemtl.training.recipe import parse_settings
 from facemtl.training.study import run_study, settle
-from facemtl.training.verdicts import as_csv, as_markdown, judge
 
 
 def main() -> int:
@@ -49,21 +45,8 @@ def main() -> int:
             run_study(comparison, runs, results, args.cache, args.data_root, args.jobs)
         settings = [part for setting in args.settings for part in ("--set", setting)]
         command = shlex.join(["python", "tools/compare.py", args.comparison.as_posix(), *settings])
-        text = f"# {comparison.name}\n\nMade by `{command}`.\n\n"
         settled = settle(comparison, results, args.data_root)
-        found = []
-        for split in SPLITS:
-            data = next(iter(comparison.methods.values())).data
-            samples = read_split(data, split, args.data_root)
-            verdicts = judge(settled.main, load_errors(settled.main, results, split), samples, split)
-            found.append(verdicts)
-            text += as_markdown(verdicts) + "\n"
-            picture, figure = results / f"{comparison.name}-{split}.png", forest_plot(verdicts)
-            write_beside(picture, lambda path, figure=figure: figure.savefig(path, format="png", dpi=110))
-        write_beside(results / f"{comparison.name}.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
-        table = results / f"{comparison.name}.csv"
-        write_beside(table, lambda path: path.write_text(as_csv(found), encoding="utf-8"))
-        print(text)
+        print(write_tables(settled, results, args.data_root, command))
     except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
