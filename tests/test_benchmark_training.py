@@ -55,3 +55,32 @@ def test_a_device_that_is_not_there_is_one_sentence(benchmark, tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--training", str(tmp_path / "no.toml"), "--device", "tpu"])
     assert benchmark.main() == 2
     assert "unknown device 'tpu'" in capsys.readouterr().err
+
+
+def test_weighing_and_watching_are_measured_beside_plain_summing(benchmark, tmp_path, monkeypatch, capsys):
+    for name, value in {"ROUNDS": 2, "STEPS": 1, "FACES": 8}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    path = tmp_path / "some.toml"
+    path.write_text("batch_size = 8\npatch_size = 64\nworkers = 0\nepochs = 20\n")
+    arguments = ["--weighing", str(path), "--methods", "pcgrad", "mean", "--faces", "80"]
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *arguments])
+    assert benchmark.main() == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "some, 5 tasks, batches of 8, 1 CPU thread(s)"
+    figure = r" +[\d.]+ \([\d.]+, [\d.]+\)"
+    found = [re.fullmatch(rf"{figure} \|{figure}  (.+)", line) for line in lines]
+    names = [row[1] for row in found if row]
+    assert names == [f"{name}, on {on}" for on in ("features", "parameters") for name in ("pcgrad", "mean")]
+    for on, most in (("features", "3.0"), ("parameters", "5.5")):
+        assert any(re.fullmatch(rf"dearest on {on}: [\d.]+ times, to be at most {most}: (yes|NO)", x) for x in lines)
+    # 20 epochs of 80 // 8 steps; every 6th of them is looked at.
+    assert re.fullmatch(r"a snapshot takes as long as .+ steps; 33 in 200 steps of this recipe on 80", lines[-2])
+    assert re.fullmatch(r"faces are [\d.]+ % \(.+\) of their time, to be at most 5 %: (yes|NO)", lines[-1])
+
+
+def test_a_method_that_weighs_no_gradients_is_named(benchmark, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "some.toml"
+    path.write_text("workers = 0\n")
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--weighing", str(path), "--methods", "dwa"])
+    assert benchmark.main() == 2
+    assert capsys.readouterr().err.startswith("dwa: no aggregator of gradients; there are aligned_mtl,")

@@ -4,6 +4,7 @@
     python tools/benchmark.py                                        # the default model, one CPU thread
     python tools/benchmark.py tcdcn --threads 2
     python tools/benchmark.py --training tools/recipes/tcdcn.toml    # where the time of a training goes
+    python tools/benchmark.py --weighing tools/recipes/tcdcn.toml    # what weighing by gradients and watching cost
 
 Every figure is the median over rounds, with the fastest and slowest round beside it; all are measured in turn within
 one round, so that a machine whose speed drifts does not favour one of them. Faces are rendered: no data is needed.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 ROUNDS = 9
 STEPS = 40  # of a training, in one round
 FACES = 256
+MOST = {"features": 3.0, "parameters": 5.5}  # times a summed backward pass that an aggregator may cost, five tasks
+MOST_WATCHING = 0.05  # of the time of a training
 
 
 def in_turn(cases: dict[str, tuple[Callable[[], object], int]]) -> dict[str, list[float]]:
@@ -152,6 +156,87 @@ def benchmark_training(recipe_file: Path, device_name: str) -> None:
             print(f"  {middle:8.2f} ({low:.2f}, {high:.2f})  {part}")
 
 
+def benchmark_weighing(recipe_file: Path, faces: int, only: list[str]) -> None:
+    """Backward passes of aggregators beside one of the summed losses, whole steps likewise, and snapshots."""
+    import cv2
+    import torch
+
+    from facemtl.training.engine import Run
+    from facemtl.training.recipe import read_recipe
+    from facemtl.training.weighing.registry import WEIGHINGS
+
+    cv2.setNumThreads(1)
+    recipe = replace(read_recipe(recipe_file), mix={}, teachers=(), init="", weighing="fixed", weighing_options={})
+    torch.set_num_threads(recipe.threads)
+    known = [name for name, method in WEIGHINGS.items() if method.options.get("on") == "parameters"]
+    if unknown := set(only) - set(known):
+        raise FaceMTLError(f"{', '.join(sorted(unknown))}: no aggregator of gradients; there are {', '.join(known)}")
+    recipes = {"sum of losses": replace(recipe, snapshots=0)}
+    recipes |= {
+        f"{name}, on {on}": replace(recipe, snapshots=0, weighing=name, weighing_options={"on": on})
+        for on in MOST
+        for name in only or known
+    }
+    watched = "sum of losses, a snapshot"
+    recipes[watched] = replace(recipe, snapshots=10**9)
+    backward: dict[str, list[float]] = {name: [] for name in recipes}
+    step: dict[str, list[float]] = {name: [] for name in recipes}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        data = rendered_data(recipe, Path(folder))
+        runs = {name: Run(kept, data, Path(folder), torch.device("cpu")) for name, kept in recipes.items()}
+        batch = next(iter(runs.values())).dataset[0]
+        opened.enter_context(runs[watched].watch.opened(0))
+        for number in range(ROUNDS + 1):  # one to warm up
+            for name, run in runs.items():
+                parts = time_weighing(run, batch)
+                if number:
+                    backward[name].append(parts[0])
+                    step[name].append(parts[1])
+
+    def beside(seconds: dict[str, list[float]], name: str) -> list[float]:
+        return [ours / plain for ours, plain in zip(seconds[name], seconds["sum of losses"], strict=True)]
+
+    def said(ratios: list[float]) -> str:
+        return f"{statistics.median(ratios):6.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+    plain = [1000 * statistics.median(seconds["sum of losses"]) for seconds in (backward, step)]
+    print(f"{recipe.name}, {len(recipe.tasks)} tasks, batches of {recipe.batch_size}, {recipe.threads} CPU thread(s)")
+    print(f"sum of losses: backward pass {plain[0]:.2f} ms, whole step {plain[1]:.2f} ms; beside it, median (least,")
+    print(f"most) of {ROUNDS} rounds of which each takes all in turn: backward pass | whole step without its batch")
+    for name in list(recipes)[1:-1]:
+        print(f"  {said(beside(backward, name))} | {said(beside(step, name))}  {name}")
+    for on, most in MOST.items():
+        worst = max(statistics.median(beside(backward, name)) for name in recipes if name.endswith(f"on {on}"))
+        print(f"dearest on {on}: {worst:.2f} times, to be at most {most}: {'yes' if worst <= most else 'NO'}")
+    steps = recipe.epochs * (faces // recipe.batch_size)
+    taken = steps // max(1, steps // recipe.snapshots) if recipe.snapshots else 0
+    extra = [ratio - 1 for ratio in beside(step, watched)]
+    share = [taken * ratio / steps for ratio in extra]
+    print(
+        f"a snapshot takes as long as {said(extra).strip()} steps; {taken} in {steps} steps of this recipe on {faces}"
+    )
+    verdict = "yes" if statistics.median(share) <= MOST_WATCHING else "NO"
+    text = f"{100 * statistics.median(share):.2f} % ({100 * min(share):.2f}, {100 * max(share):.2f})"
+    print(f"faces are {text} of their time, to be at most {100 * MOST_WATCHING:.0f} %: {verdict}")
+
+
+def time_weighing(run: Run, batch: Batch) -> tuple[float, float]:
+    """Seconds of a backward pass of the weighing, and of a whole step, means over a quarter of ``STEPS``."""
+    count = max(1, STEPS // 4)
+    seconds = 0.0
+    for _ in range(count):
+        run.model.train()
+        learned = run._learned(batch.images, batch)[1]
+        run.optimiser.zero_grad(set_to_none=True)
+        started = time.perf_counter()
+        run.weighing.backward(learned, batch, ())
+        seconds += time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in range(count):
+        run.step(batch)
+    return seconds / count, (time.perf_counter() - started) / count
+
+
 def rendered_data(recipe: Recipe, folder: Path) -> TrainingData:
     """Rendered faces, repeated to fill a batch, with labels for every task; those of further points say nothing."""
     from facemtl.data.cache import build_cache
@@ -230,9 +315,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--training", type=Path, metavar="RECIPE", help="measure training instead")
     parser.add_argument("--device", default="auto", help="of training: auto, cpu or cuda")
+    parser.add_argument("--weighing", type=Path, metavar="RECIPE", help="measure weighing by gradients, and watching")
+    parser.add_argument("--methods", nargs="*", default=[], help="of weighing; default all aggregators of gradients")
+    parser.add_argument("--faces", type=int, default=9000, help="training faces, from which a run's steps are counted")
     args = parser.parse_args()
     try:
-        if args.training:
+        if args.weighing:
+            benchmark_weighing(args.weighing, args.faces, args.methods)
+        elif args.training:
             benchmark_training(args.training, args.device)
         else:
             benchmark_prediction(args.model, args.threads)
