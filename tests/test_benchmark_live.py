@@ -98,13 +98,15 @@ def test_lag_by_hand() -> None:
     assert steadiness.lag(followed, (3.0, 0.0), moving) == pytest.approx((1 - share) / share, rel=0.02)
 
 
-def test_whose_face_a_box_is_on() -> None:
-    far, near = FIVE, FIVE + np.array([30, 0])
-    box = box_from_five(FIVE)
-    assert identities.whose(box, np.stack([far, near])) == 0
-    assert identities.whose(box_from_five(near), np.stack([far, near])) == 1
-    assert identities.whose(box, np.stack([FIVE, FIVE])) == 1  # the nearer one is what is seen
-    assert identities.whose(box + 500, np.stack([far, near])) is None
+def test_switches_are_counted_of_people_who_stand_apart() -> None:
+    """Two people meet in the second frame; what their boxes say there does not count."""
+    far = FIVE + np.array([200, 0])
+    truth = np.stack([[FIVE, far], [FIVE, FIVE + 2], [far, FIVE], [far, FIVE]])
+    here, there = box_from_five(FIVE), box_from_five(far)
+    kept = [[(1, here), (2, there)], [(2, here)], [(1, there), (2, here)], [(1, there), (2, here)]]
+    swapped = [*kept[:2], [(2, there), (1, here)], [(2, there), (1, here)]]
+    renewed = [*kept[:2], [(1, there)], [(1, there), (3, here)]]
+    assert [identities.apart_switches(seen, truth) for seen in (kept, swapped, renewed)] == [0, 2, 1]
 
 
 def test_rendered_faces_that_cross_keep_their_ids() -> None:

@@ -59,11 +59,13 @@ def follow(predict: Predictor, frames: np.ndarray, truth: np.ndarray) -> Followe
 
 
 def still(predict: Predictor, sample: FaceSample, seed: int) -> Followed | None:
-    """A photo that fills the frame and does not move, with the noise of a sensor, encoded again for each frame."""
+    """A photo of its own size in the middle of a frame, its border drawn out, which does not move; the noise of a
+    sensor, encoded again for each frame."""
     image, rng = read_image(sample.image), np.random.default_rng(seed)
-    scale = min(WIDTH / image.shape[1], HEIGHT / image.shape[0])
-    frame = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    points = (sample.points + 0.5) * scale - 0.5
+    top, left = (HEIGHT - image.shape[0]) // 2, (WIDTH - image.shape[1]) // 2
+    below, right = HEIGHT - image.shape[0] - top, WIDTH - image.shape[1] - left
+    frame = cv2.copyMakeBorder(image, top, below, left, right, cv2.BORDER_REPLICATE)
+    points = sample.points + np.array([left, top])
     frames = np.stack([sensor(frame, rng) for _ in range(STILL_FRAMES)])
     return follow(predict, frames, np.repeat(points[None], STILL_FRAMES, axis=0))
 
