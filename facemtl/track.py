@@ -5,10 +5,10 @@ its five points lie. Two faces that meet are told apart by their motion before t
 another, or change size and pose meanwhile, their ids may swap. A face that has been away longer than ``memory``, or
 comes back elsewhere, is a new one.
 
-Measured on five cut-out faces of MTFL's held-out rows that cross within two seconds, up to three behind others at once,
-with facemtl-s and the bundled detector: 8 identity switches in 12 such scenes of 10 crossings each, none in 9 of them
-(six of the scenes, without a switch, chose ``SHAPE_WEIGHT``). Where the network is right about every face that can be
-seen (``tests/moving_faces.py``): none.
+``python tools/benchmark_live.py --parts identities`` counts the identity switches of five cut-out faces that cross
+within two seconds, up to three behind others at once (docs/live.md). Before a tracked face took one pass, there were 8
+in 12 such scenes, none in 9 of them (six of the scenes, without a switch, chose ``SHAPE_WEIGHT``). Where the network is
+right about every face that can be seen (``tests/moving_faces.py``): none.
 """
 
 from __future__ import annotations
