@@ -5,8 +5,13 @@
     python tools/train.py tools/recipes/tcdcn.toml --set epochs=5 --set weights.pose=0.1 --out runs/short
     python tools/train.py tools/recipes/tcdcn.toml            # again: continues where it was stopped
 
+On several processes of one machine, which share each batch (a GPU each, where there are any):
+
+    torchrun --nproc-per-node=2 tools/train.py tools/recipes/tcdcn.toml
+
 The run's folder holds the log (log.csv, tensorboard/), the checkpoint and, at the end, model.safetensors.
-Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted and saved.
+Exit status: 0 finished, 2 something is wrong with the input, 130 interrupted and saved, 1 another
+process of the training has ended: the same command continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ def main() -> int:
     args = parser.parse_args()
 
     # --help must not wait for torch.
+    from facemtl.training.distributed import WorkerLost, joined
     from facemtl.training.engine import Interrupted, train
     from facemtl.training.recipe import read_recipe
     from facemtl.training.training_data import TrainingData
@@ -38,12 +44,21 @@ def main() -> int:
     try:
         recipe = read_recipe(args.recipe, args.settings)
         channels = recipe.create_model().backbone.channels
-        data = TrainingData.read(recipe, channels, args.cache, args.data_root, not args.quiet)
         out = args.out or Path("runs") / recipe.name
-        print(train(recipe, data, out, args.device, not args.quiet, args.max_steps))
+        with joined() as world:
+            show = world.leads and not args.quiet
+            with world.first():
+                data = TrainingData.read(recipe, channels, args.cache, args.data_root, show)
+            model = train(recipe, data, out, args.device, show, args.max_steps)
+        if world.leads:
+            print(model)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if world.leads:
+            print(stop, file=sys.stderr)
         return 130
+    except WorkerLost as lost:
+        print(lost, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped outside of the training steps; the same command continues", file=sys.stderr)
         return 130

@@ -106,19 +106,28 @@ class Augmentation:
         self.schema = schema
         self._disturb = pixel_transform(channels)
 
-    def __call__(self, cache: CropCache, row: int, rng: np.random.Generator) -> tuple[np.ndarray, Targets, Targets]:
+    def __call__(
+        self, cache: CropCache, row: int, rng: np.random.Generator, cut: bool = True
+    ) -> tuple[np.ndarray | None, Targets, Targets]:
         """A random crop of one patch.
 
+        Args:
+            cut: make the image; without, the same is drawn all the same.
+
         Returns:
-            image uint8 (S, S) or (S, S, 3); its targets, as far as the set has labels; those of the teacher.
+            image uint8 (S, S) or (S, S, 3), None if not wanted; its targets, as far as the set has labels; those of the
+            teacher.
         """
         matrix, targets, taught = self.draw(cache, row, rng)
+        # A seed for each step: Compose would give all of them the same one, and they would strike together or not at
+        # all.
+        steps = self._disturb.transforms
+        seeds = rng.integers(2**31, size=len(steps)).tolist() if rng.random() < self.pixels else None
+        if not cut:
+            return None, targets, taught
         image = warp_crop(cache.patches[row], matrix, self.size)
-        if rng.random() < self.pixels:
-            # A seed for each step: Compose would give all of them the same one, and they would strike together or not
-            # at all.
-            steps = self._disturb.transforms
-            for step, seed in zip(steps, rng.integers(2**31, size=len(steps)).tolist(), strict=True):
+        if seeds is not None:
+            for step, seed in zip(steps, seeds, strict=True):
                 step.set_random_seed(seed)
             image = self._disturb(image=image)["image"]
         return image, targets, taught

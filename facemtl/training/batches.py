@@ -29,7 +29,8 @@ class Batch:
     """N crops and what to say of them.
 
     Attributes:
-        images: uint8 (N, C, S, S); None where the device that trains cuts them, by ``rows`` and ``matrices``.
+        images: uint8 (N, C, S, S); where workers share the batch (:mod:`facemtl.training.distributed`), a worker's own;
+            None where the device that trains cuts them, by ``rows`` and ``matrices``.
         targets: task -> labels of the data sets, see :mod:`facemtl.data.targets`.
         taught: task -> a teacher's targets; empty without one.
         rows: int64 (N,) patches to cut from, counted through all sets; None with ``images``.
@@ -114,6 +115,7 @@ class StepDataset(Dataset):
             set once, however many faces of the others that means.
         balance: of the classes of pose in every set that has them, see :func:`balanced_rows`.
         cut: whether to cut the crops, or only to say where they lie.
+        part: the crops of each batch that are made; it has the targets of all.
         curriculum: draws from the easiest faces of every set at first, all of them without.
 
     Raises:
@@ -130,11 +132,12 @@ class StepDataset(Dataset):
         mix: Mapping[str, float] | None = None,
         balance: float = 0.0,
         cut: bool = True,
+        part: slice = slice(None),
         curriculum: Curriculum | None = None,
     ) -> None:
         self.caches = list(caches.values())
         self.augmentation = augmentation
-        self.cut = cut
+        self.cut, self.part = cut, part
         self.tasks = tuple(tasks)
         self.batch_size = batch_size
         self.seed = seed
@@ -178,10 +181,15 @@ class StepDataset(Dataset):
         first = position * self.batch_size
         rng = np.random.default_rng((self.seed, step))
         chosen = self._epoch_order(epoch)[first : first + self.batch_size]
-        make = self.augmentation if self.cut else self.augmentation.draw
-        crops, targets, taught = zip(
-            *(make(self.caches[number], row, rng) for number, row in chosen.tolist()), strict=True
+        wanted = set(range(len(chosen))[self.part])
+        made = (
+            self.augmentation(self.caches[number], row, rng, place in wanted)
+            if self.cut
+            else self.augmentation.draw(self.caches[number], row, rng)
+            for place, (number, row) in enumerate(chosen.tolist())
         )
+        crops, targets, taught = zip(*made, strict=True)
+        crops, chosen = crops[self.part], chosen[self.part]
         schema = self.augmentation.schema
         lessons = [task for task in self.tasks if any(task in face for face in taught)]
         labels = stack_targets(targets, self.tasks, schema), stack_targets(taught, lessons, schema, taught=True)

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from facemtl.models.session import resolve_device
 from facemtl.training.batches import Batch, StepDataset, batch_loader, known_faces, plain_batch
 from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from facemtl.training.distillation import teach
+from facemtl.training.distributed import current_world
 from facemtl.training.early_stopping import TaskStopper
 from facemtl.training.initial import start_from
 from facemtl.training.interrupts import interrupt_flag
@@ -86,24 +88,30 @@ def train(
         ModelError: the checkpoint in ``out`` is damaged.
         OutputError: ``out`` cannot be written.
         DeviceError: as :func:`facemtl.models.session.resolve_device`.
+        WorkerLost: one of several processes has ended (:mod:`facemtl.training.distributed`).
     """
     where = resolve_device(device)
     torch.set_num_threads(recipe.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(recipe.seed)
+    world = current_world()
     if recipe.teachers:
-        lessons = {
-            name: teach(cache, recipe.teachers, recipe.tasks, recipe.schema, out, where, progress)
-            for name, cache in data.train.items()
-        }
+        with world.first():
+            lessons = {
+                name: teach(cache, recipe.teachers, recipe.tasks, recipe.schema, out, where, progress)
+                for name, cache in data.train.items()
+            }
         data = replace(data, train=lessons)
     run = Run(recipe, data, out, where)
     if (out / CHECKPOINT).is_file():
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), *run.parts())
     if run.progress.step < run.steps:
-        _write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
+        if world.leads:
+            _write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
         run.loop(progress, max_steps, after_epoch)
-    save_model(out / MODEL, run.average, recipe.spec(run.size, run.channels))
+    if world.leads:
+        save_model(out / MODEL, run.average, recipe.spec(run.size, run.channels))
+    world.wait()
     return out / MODEL
 
 
@@ -112,6 +120,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, data: TrainingData, out: Path, device: torch.device) -> None:
         self.recipe, self.data, self.out, self.device = recipe, data, out, device
+        self.world = current_world()
         model = recipe.create_model()
         if recipe.init:
             start_from(model, recipe)
@@ -135,12 +144,13 @@ class Run:
             recipe.mix,
             recipe.balance,
             cut=recipe.augment_on == "workers",
+            part=self.world.part(recipe.batch_size),
             curriculum=None if self.self_paced else self.curriculum,
         )
         self.augment: DeviceAugmentation | None = None
         if recipe.augment_on == "device":
             self.augment = DeviceAugmentation(
-                self.dataset.caches, self.size, recipe.crop_scale, recipe.pixels, recipe.seed, device
+                self.dataset.caches, self.size, recipe.crop_scale, recipe.pixels, recipe.seed + self.world.rank, device
             )
         self.steps = recipe.epochs * self.dataset.steps_per_epoch
         self.watch = Watch(recipe, self.model, self.weighing, self.steps, out)
@@ -163,10 +173,12 @@ class Run:
         state, per_epoch = self.progress, self.dataset.steps_per_epoch
         last = self.steps if max_steps is None else min(max_steps, self.steps)
         loader = batch_loader(self.dataset, state.step, last, self.recipe.workers, pin=self.device.type == "cuda")
-        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(state.history) + 1)
+        leads, first = self.world.leads, len(state.history) + 1
+        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=first) if leads else nullcontext()
+        show = show and leads
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
-        with interrupt_flag() as interrupted, bar, writer, self.watch.opened(state.step):
+        with interrupt_flag() as interrupted, bar, writer, self.watch.opened(state.step, leads):
             for batch in loader:
                 self.step(batch.to(self.device))
                 bar.update()
@@ -174,14 +186,14 @@ class Run:
                     self._fetch_sums()  # waits for the device, so that the epoch's time is its own
                     seconds, done = time.perf_counter() - started, state.step - since
                     row = self._finish_epoch(done * self.recipe.batch_size / seconds)
-                    for key, value in row.items():
+                    for key, value in row.items() if leads else ():
                         writer.add_scalar(key, value, row["epoch"])
                     bar.set_postfix_str(f"held-out NME {row['heldout/nme']:.2f} %" if "heldout/nme" in row else "")
                     self.save()
                     if after_epoch:
                         after_epoch(row)
                     started, since = time.perf_counter(), state.step
-                if interrupted():
+                if self.world.any(interrupted()):
                     break
             if state.step < self.steps:
                 self.save()
@@ -191,7 +203,8 @@ class Run:
 
     def save(self) -> None:
         self._fetch_sums()
-        save_checkpoint(self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, *self.parts())
+        if self.world.leads:
+            save_checkpoint(self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, *self.parts())
 
     def parts(self) -> tuple[FaceModel, FaceModel, torch.optim.Optimizer, Weighing]:
         """What a checkpoint keeps the tensors of."""
@@ -239,9 +252,10 @@ class Run:
 
     def _learned(self, images: torch.Tensor, batch: Batch) -> tuple[Losses, Losses]:
         """Output -> loss by the labels, and what is learned from: the same, or mixed with what teachers say."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        halves = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        with halves, self.world.own_draws(self.device):
             outputs = self.model(images)
-        outputs = {name: output.float() for name, output in outputs.items()}
+        outputs = self.world.gathered({name: output.float() for name, output in outputs.items()})
         targets = self._easy(outputs, batch.targets) if self.self_paced else batch.targets
         losses = losses_of(self.recipe, outputs, targets)
         # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
@@ -259,6 +273,7 @@ class Run:
     @torch.no_grad()
     def update(self) -> None:
         """Move the parameters along their gradients, and the average after them."""
+        self.world.agree([p for group in self.optimiser.param_groups for p in group["params"]], [*self.model.buffers()])
         self.optimiser.step()
         average, current = self.average.state_dict().values(), self.model.state_dict().values()
         update_average(average, current, self.recipe.ema, self.progress.step)
@@ -278,7 +293,9 @@ class Run:
 
     def _finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         state, steps = self.progress, self.dataset.steps_per_epoch
-        errors = {name: look(self.average, batch, self.recipe) for name, batch in self.looked_at.items()}
+        errors = self.world.from_first(
+            lambda: {name: look(self.average, batch, self.recipe) for name, batch in self.looked_at.items()}
+        )
         # Of the losses alone: where no face of a set has all its points, the NME is not a number.
         outputs = {*self.recipe.tasks, SIGMA}
         lost = {name for part in errors.values() for name in outputs & part.keys() if not math.isfinite(part[name])}
@@ -305,7 +322,8 @@ class Run:
             row |= {f"stopped/{task}": state.stopper.stopped.get(task, 0) for task in auxiliary}
         state.sums, state.labelled = {}, {}
         state.history.append(row)
-        _write_text(self.out / "log.csv", _as_csv(state.history))
+        if self.world.leads:
+            _write_text(self.out / "log.csv", _as_csv(state.history))
         return row
 
 

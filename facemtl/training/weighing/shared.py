@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from facemtl.errors import ConfigError
 from facemtl.models.face_model import FaceModel
 from facemtl.models.heads import HeatmapHead
+from facemtl.training.distributed import current_world
 
 ON = ("features", "parameters")
 
@@ -45,7 +46,7 @@ class Shared:
         self._features = inputs[1] if self._from_grid else inputs[0]
 
     def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
-        """float32 (losses, all shared numbers): their gradients; the graph stays."""
+        """float32 (losses, all shared numbers): their gradients for the whole batch; the graph stays."""
         inputs = [self._features] if self.on == "features" else self.parameters
         rows = []
         for loss in losses:
@@ -58,14 +59,15 @@ class Shared:
                     ]
                 )
             )
-        return torch.stack(rows)
+        return current_world().gradients(torch.stack(rows), self.on)
 
     def backward(self, losses: Sequence[Tensor], direction: Tensor) -> None:
         """Gradients of the sum of the losses after the shared part, and in it those that ``direction`` stands for."""
         total = torch.stack(list(losses)).sum()
         if self.on == "features":
             features, self._features = self._features, None
-            features.register_hook(lambda _: direction.view(features.shape).to(features.dtype))
+            own = current_world().own(direction)
+            features.register_hook(lambda _: own.view(features.shape).to(features.dtype))
             total.backward()
             return
         total.backward(inputs=self.heads)
