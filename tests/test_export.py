@@ -9,6 +9,7 @@ import torch
 
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_model, save_model
+from facemtl.models.sharing.registry import SHARINGS
 from facemtl.session import OnnxSession
 from facemtl.training.export import TOLERANCE, export_onnx
 from facemtl.training.recipe import Recipe
@@ -37,6 +38,19 @@ def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None
     return path
 
 
+TWO = ("landmarks", "smile")
+SHARED = {
+    "gridnet branches": ("gridnet", GRIDNET, {"sharing": "hard", "sharing_options": {"split": -2}}),
+    "vit mmoe": ("timm/test_vit", {}, {"sharing": "mmoe", "sharing_options": {"experts": 2}}),
+    **{name: ("tcdcn", {}, {"sharing": name, "cascade": {"landmarks": ["smile"]}}) for name in SHARINGS},
+}
+
+
+def shared_networks():
+    for backbone, options, choices in SHARED.values():
+        yield pytest.param(backbone, options, {"tasks": TWO, **choices}, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("backbone", "options", "choices"),
     [
@@ -49,8 +63,9 @@ def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None
         ("gridnet", GRIDNET, {"tasks": EVERYTHING, "uncertainty": True, "points_head": "heatmap"}),
         ("timm/test_efficientnet", {"input_size": 48}, {}),
         ("timm/test_vit", {}, {}),
+        *shared_networks(),
     ],
-    ids=["tcdcn", "tcdcn local", "tcdcn60", "direct", "refined", "simcc", "heatmap", "efficientnet", "vit"],
+    ids=["tcdcn", "tcdcn local", "tcdcn60", "direct", "refined", "simcc", "heatmap", "efficientnet", "vit", *SHARED],
 )
 def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, options, choices):
     source = write_model(tmp_path / "model.safetensors", backbone, options, **choices)

@@ -41,6 +41,7 @@ from facemtl.training.recipe import Recipe
 from facemtl.training.schedules.checks import curriculum_of, timetable_of
 from facemtl.training.schedules.curriculum import self_paced
 from facemtl.training.schedules.rates import set_modes, set_rates
+from facemtl.training.sharing import tie
 from facemtl.training.training_data import TrainingData
 from facemtl.training.watching import Watch
 from facemtl.training.weighing.base import Weighing
@@ -241,6 +242,7 @@ class Run:
         rate = self.optimiser.param_groups[0]["lr"]
         with self.watch.step(state.step, learned, batch, self._stopped, rate, lambda: self._again(images, batch)):
             self.weighing.backward(learned, batch, self._stopped)
+        losses = {**losses, **tie(self.model, self.weighing, learned, batch, self._stopped)}
         for name, value in losses.items():
             state.sums[name] = state.sums.get(name, 0.0) + value.detach().double()
         for task in self.recipe.tasks:
@@ -258,8 +260,10 @@ class Run:
         outputs = self.world.gathered({name: output.float() for name, output in outputs.items()})
         targets = self._easy(outputs, batch.targets) if self.self_paced else batch.targets
         losses = losses_of(self.recipe, outputs, targets)
-        # How far a teacher's points are from the truth it does not know: deviations learn from labels only.
-        answers = {name: output for name, output in outputs.items() if name != SIGMA}
+        # How far a teacher's points are from the truth it does not know: deviations learn from labels only, and so
+        # does a refiner, which is there to see what teachers do not.
+        untaught = {SIGMA, POINTS} if self.recipe.refine else {SIGMA}
+        answers = {name: output for name, output in outputs.items() if name not in untaught}
         lessons = losses_of(self.recipe, answers, batch.taught)
         return losses, {
             name: torch.lerp(loss, lessons[name], self.recipe.lesson) if name in lessons else loss

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from facemtl.errors import ConfigError
 from facemtl.models.face_model import FaceModel
 from facemtl.models.heads import HeatmapHead
+from facemtl.models.sharing.base import Sharing
 from facemtl.training.distributed import current_world
 
 ON = ("features", "parameters")
@@ -18,12 +19,14 @@ ON = ("features", "parameters")
 class Shared:
     """The shared part of a network.
 
-    ``parameters``: all of them outside of the heads; every loss costs a backward pass through the network.
+    ``parameters``: all of them outside of the heads, and of what a task has for itself where not all is shared; every
+    loss costs a backward pass through the network.
     ``features``: what the heads read (the last map where a head reads that), after Sener and Koltun, "Multi-Task
     Learning as Multi-Objective Optimization" (NeurIPS 2018): every loss costs a backward pass through its head, and
-    one pass goes through the rest. Losses of tasks that label different faces never conflict there.
+    one pass goes through the rest. Where tasks branch off it is what the branches read. Losses of tasks that label
+    different faces never conflict there.
 
-    Raises ConfigError if all of it is frozen.
+    Raises ConfigError if all of it is frozen, or no features are common to the tasks.
 
     Rows are computed one after the other, which on a CPU costs half of batching them (``torch.vmap``) and has half of
     their memory.
@@ -31,19 +34,28 @@ class Shared:
 
     def __init__(self, model: FaceModel, on: str) -> None:
         self.on = on
-        inside = [p for name, p in model.named_parameters() if not name.startswith("heads.")]
+        sharing = model.backbone if isinstance(model.backbone, Sharing) else None
+        own = ("heads.", "backbone.own.") if sharing else ("heads.",)
+        inside = [p for name, p in model.named_parameters() if not name.startswith(own)]
         self.parameters = [p for p in inside if p.requires_grad]
         if not self.parameters:
             raise ConfigError("nothing that tasks share is trained: thaw some of it, or set weighing = 'fixed'")
-        self.heads = [p for p in model.heads.parameters() if p.requires_grad]
+        self.own = [p for name, p in model.named_parameters() if name.startswith(own) and p.requires_grad]
         self._features: Tensor | None = None
         self._from_grid = any(isinstance(head, HeatmapHead) for head in model.heads.values())
-        if on == "features":
+        if on == "features" and sharing:
+            if sharing.trunk is None:
+                raise ConfigError("tasks do not read the same features: set weighing_options.on = 'parameters'")
+            sharing.trunk.register_forward_hook(lambda _, __, features: self._note_features(features))
+        elif on == "features":
             reader = next(h for h in model.heads.values() if isinstance(h, HeatmapHead) or not self._from_grid)
             reader.register_forward_pre_hook(self._note)
 
     def _note(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[1] if self._from_grid else inputs[0]
+
+    def _note_features(self, features: Tensor) -> None:
+        self._features = features
 
     def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
         """float32 (losses, all shared numbers): their gradients for the whole batch; the graph stays."""
@@ -70,6 +82,6 @@ class Shared:
             features.register_hook(lambda _: own.view(features.shape).to(features.dtype))
             total.backward()
             return
-        total.backward(inputs=self.heads)
+        total.backward(inputs=self.own)
         for parameter, part in zip(self.parameters, direction.split([p.numel() for p in self.parameters]), strict=True):
             parameter.grad = part.view(parameter.shape).to(parameter.dtype)
