@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facemtl.data.sample import FaceSample, face_box
+from facemtl.data.sample import FaceSample, face_box, read_picture
 from facemtl.decode import MIRROR_ANGLES
 from facemtl.errors import DataError, ImageError
 from facemtl.face import ANGLES, ATTRIBUTES, Face
-from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.predictor import Predictor
 from facemtl.shared_points import SharedPoints
@@ -70,7 +69,7 @@ def see(
         for row in range(start, min(start + BATCH, count)):
             try:
                 box = face_box(samples[row]) if boxes is None else boxes[row]
-                image = read_image(samples[row].image)
+                image = read_picture(samples[row].image)
             except (DataError, ImageError):  # reported where pictures and points are looked at
                 continue
             rows.append(row)

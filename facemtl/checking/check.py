@@ -15,7 +15,7 @@ from facemtl.checking.copies import find_copies, judge_copies
 from facemtl.checking.counts import check_boxes, check_outside, check_shapes, check_unlabelled, count_part
 from facemtl.checking.findings import Finding, Part, Report, ranked
 from facemtl.checking.pictures import Pictures, look_at
-from facemtl.data.sample import FaceSample, face_box
+from facemtl.data.sample import FaceSample, StoredPicture, face_box
 from facemtl.errors import ConfigError, DataError
 from facemtl.predictor import Predictor
 from facemtl.session import Session
@@ -54,7 +54,7 @@ def check(
     if not faces:
         raise DataError("there are no faces to check")
     names = [str(part) for part in parts for _ in part.samples]
-    rows_of: dict[Path, list[int]] = defaultdict(list)
+    rows_of: dict[Path | StoredPicture, list[int]] = defaultdict(list)
     for row, sample in enumerate(faces):
         rows_of[sample.image].append(row)
     pictures = look_at(list(rows_of), lambda things: progress(things, "pictures"))
@@ -126,7 +126,10 @@ def _mirrored_box(sample: FaceSample, width: int) -> np.ndarray:
 
 
 def _broken(
-    pictures: Pictures, rows_of: dict[Path, list[int]], faces: Sequence[FaceSample], names: Sequence[str]
+    pictures: Pictures,
+    rows_of: dict[Path | StoredPicture, list[int]],
+    faces: Sequence[FaceSample],
+    names: Sequence[str],
 ) -> list[Finding]:
     return [
         Finding("broken_image", names[rows[0]], f"{faces[rows[0]].source}: {error}", rows=tuple(rows))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facemtl.checking.findings import Finding
-from facemtl.checking.pictures import MIRROR_BITS, THUMB, Pictures
+from facemtl.checking.pictures import MIRROR_BITS, THUMB, Pictures, bytes_of
 from facemtl.data.sample import MISSING, FaceSample
 from facemtl.landmarks import SCHEMAS
 
@@ -59,7 +59,7 @@ def find_copies(pictures: Pictures) -> list[Copy]:
 def _plainly(pictures: Pictures, i: int, j: int) -> str:
     if tuple(pictures.sizes[i]) != tuple(pictures.sizes[j]):
         return RESIZED
-    return SAME if pictures.paths[i].read_bytes() == pictures.paths[j].read_bytes() else ENCODED
+    return SAME if bytes_of(pictures.paths[i]) == bytes_of(pictures.paths[j]) else ENCODED
 
 
 def judge_copies(

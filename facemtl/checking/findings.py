@@ -154,7 +154,7 @@ class Report:
                     "message": f.message,
                     "score": round(float(f.score), 4),
                     "faces": [
-                        {"source": self.faces[row].source, "image": self.faces[row].image.as_posix()} for row in f.rows
+                        {"source": self.faces[row].source, "image": str(self.faces[row].image)} for row in f.rows
                     ],
                 }
                 for f in self.findings

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemtl.errors import ImageError
-from facemtl.image import read_image
+from facemtl.data.sample import StoredPicture, read_picture
+from facemtl.errors import DataError, ImageError
 
 THUMB = 32  # side of the thumbnail by which copies are compared
 SIDE = 8  # of the lowest frequencies that make the hash
@@ -24,7 +24,7 @@ class Pictures:
     """M pictures.
 
     Attributes:
-        paths: M paths.
+        paths: M paths, or pictures in shards.
         errors: index -> why it cannot be read; the rows of such pictures are empty in what follows.
         sizes: int32 (M, 2) width and height, 0 where unread.
         grey: bool (M,), without colour.
@@ -32,7 +32,7 @@ class Pictures:
         thumbs: float32 (M, 1024) grey 32 x 32, mean 0 and length 1; 0 where unread or of one colour.
     """
 
-    paths: list[Path]
+    paths: list[Path | StoredPicture]
     errors: dict[int, str]
     sizes: np.ndarray
     grey: np.ndarray
@@ -43,7 +43,7 @@ class Pictures:
         return len(self.paths)
 
 
-def look_at(paths: Sequence[Path], progress: Callable[[Iterable], Iterable] = iter) -> Pictures:
+def look_at(paths: Sequence[Path | StoredPicture], progress: Callable[[Iterable], Iterable] = iter) -> Pictures:
     """Read each of the pictures; never raises for one that cannot be read.
 
     Args:
@@ -57,14 +57,19 @@ def look_at(paths: Sequence[Path], progress: Callable[[Iterable], Iterable] = it
     thumbs = np.zeros((count, THUMB * THUMB), dtype=np.float32)
     for i, path in enumerate(progress(paths)):
         try:
-            image = read_image(path)
-        except ImageError as error:
+            image = read_picture(path)
+        except (ImageError, DataError) as error:
             errors[i] = str(error)
             continue
         sizes[i] = image.shape[1], image.shape[0]
         grey[i] = bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
         hashes[i], thumbs[i] = describe(image)
     return Pictures(list(paths), errors, sizes, grey, hashes, thumbs)
+
+
+def bytes_of(image: Path | StoredPicture) -> bytes:
+    """The file of a picture."""
+    return image.read_bytes() if isinstance(image, Path) else image.read()
 
 
 def describe(image: np.ndarray) -> tuple[np.uint64, np.ndarray]:

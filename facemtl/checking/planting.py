@@ -18,9 +18,9 @@ import numpy as np
 from facemtl.checking.check import Progress, check, no_progress
 from facemtl.checking.comparison import orders
 from facemtl.checking.findings import NOTE, Part
-from facemtl.data.sample import FaceSample
+from facemtl.data.sample import FaceSample, read_picture
 from facemtl.errors import DataError
-from facemtl.image import read_image, write_image
+from facemtl.image import write_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.session import Session
 
@@ -57,13 +57,13 @@ def wrong_flip_order(sample: FaceSample, folder: Path) -> FaceSample:
     """A mirrored picture whose points moved with it and kept their names: left and right of all are exchanged."""
     mirrored = mirrored_picture(sample, folder)
     points = sample.points.copy()
-    points[:, 0] = read_image(sample.image).shape[1] - 1 - points[:, 0]
+    points[:, 0] = read_picture(sample.image).shape[1] - 1 - points[:, 0]
     return replace(mirrored, points=points, box=None)
 
 
 def mirrored_picture(sample: FaceSample, folder: Path) -> FaceSample:
     """The picture mirrored, its labels left as they were."""
-    image = np.ascontiguousarray(read_image(sample.image)[:, ::-1])
+    image = np.ascontiguousarray(read_picture(sample.image)[:, ::-1])
     return replace(sample, image=_written(image, folder))
 
 
@@ -79,7 +79,7 @@ def half_a_pixel(sample: FaceSample, _: Path) -> FaceSample:
 
 def leaked(sample: FaceSample, folder: Path) -> FaceSample:
     """A smaller copy, encoded anew under another name, with the points where they belong."""
-    image = read_image(sample.image)
+    image = read_picture(sample.image)
     height, width = (max(8, round(LEAK_SIZE * side)) for side in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     scale = np.float32([width / image.shape[1], height / image.shape[0]])

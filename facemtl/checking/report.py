@@ -13,11 +13,10 @@ import jinja2
 import numpy as np
 
 from facemtl.checking.findings import KINDS, NOTE, Finding, Report
-from facemtl.data.sample import FaceSample, face_box
+from facemtl.data.sample import FaceSample, face_box, read_picture
 from facemtl.errors import DataError, ImageError
 from facemtl.files import write_beside
 from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
-from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 
 SHOWN = 24  # findings of a kind that are shown with pictures
@@ -85,13 +84,13 @@ def summary(report: Report, lines_of_each: int = 5) -> str:
 
 def _picture(sample: FaceSample) -> dict[str, Any]:
     """Source and picture (data URI, or None where there is none to show) of a face."""
-    return {"name": sample.source or sample.image.name, "uri": _uri(sample)}
+    return {"name": sample.source or str(sample.image), "uri": _uri(sample)}
 
 
 def _uri(sample: FaceSample) -> str | None:
     try:
-        tile = draw_face(read_image(sample.image), sample)
-    except ImageError:
+        tile = draw_face(read_picture(sample.image), sample)
+    except (ImageError, DataError):
         return None
     return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", tile, _JPEG)[1].tobytes()).decode()
 
