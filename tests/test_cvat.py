@@ -131,6 +131,8 @@ def test_another_layout_shows_what_was_expected_and_found(tmp_path):
 
 
 def test_the_points_of_a_skeleton_of_68_go_by_the_names_of_the_schema(tmp_path):
-    points = "".join(f'<points label="{n}" points="{i},{i}"/>' for i, n in enumerate(SCHEMAS["ibug68"].names))
+    points = "".join(
+        f'<points label="{n}" outside="0" points="{i},{i}"/>' for i, n in enumerate(SCHEMAS["ibug68"].names)
+    )
     (sample,) = read_cvat(write(tmp_path, image(f'<skeleton label="face">{points}</skeleton>')), "test")
     np.testing.assert_array_equal(sample.points[:, 0], np.arange(68))

@@ -140,6 +140,8 @@ def _points(shape: Element, schema: str) -> np.ndarray:
         pairs = _coordinates(point)
         if len(pairs) != 1:
             raise ValueError(f"expected one place of the point {label}, found {len(pairs)}")
+        if point.get("outside") not in ("0", "1"):  # CVAT always says it, and puts what is outside at 0, 0
+            raise ValueError(f"expected outside to be 0 or 1 at the point {label}, found {point.get('outside')!r}")
         if label in named:
             raise ValueError(f"a second point {label}")
         named[label] = pairs[0] if point.get("outside") != "1" else None
