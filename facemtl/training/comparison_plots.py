@@ -104,7 +104,7 @@ def size_plot(sizes: Mapping[float, Verdicts], methods: Sequence[str], task: str
     axes.set_xlabel("share of the training rows")
     axes.set_ylabel(f"change of error against\n{sizes[shares[-1]].against}, %")
     axes.grid(axis="y", color=FAINT)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=9, ncols=4)
     return figure
 
 
@@ -123,7 +123,7 @@ def pose_plot(verdicts: Verdicts, methods: Sequence[str], task: str = POINTS) ->
     )
     axes.set_ylabel(f"change of error against\n{verdicts.against}, %")
     axes.grid(axis="y", color=FAINT)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=9, ncols=4)
     return figure
 
 
