@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from facemtl.image import read_image
 from facemtl.landmarks import SCHEMAS
 from facemtl.training import plots
 from facemtl.training.metrics import CROSSED_FACES, corrected_points, evaluate, nme
+from facemtl.training.pages import data_uri
 from facemtl.training.predictions import Predictions
 
 WORST = 24  # faces on the sheet
@@ -182,7 +182,7 @@ def _pictures(predictions: Predictions, results: dict[str, Any]) -> dict[str, st
     if attributes:
         figures["confusion"] = plots.confusion_matrices(attributes, predictions.tasks)
         figures["reliability"] = plots.reliability_plots({"": predictions}, list(attributes))
-    return {name: _data_uri(figure) for name, figure in figures.items()}
+    return {name: data_uri(figure) for name, figure in figures.items()}
 
 
 def _worst(predictions: Predictions, root: Path) -> list[dict[str, Any]]:
@@ -225,12 +225,6 @@ def _fixed(point: np.ndarray) -> tuple[int, int]:
     """OpenCV's fixed-point coordinates with 4 fractional bits."""
     x, y = np.rint(point * 16).astype(int).tolist()
     return x, y
-
-
-def _data_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _number(value: float | None, digits: int = 2) -> str:
