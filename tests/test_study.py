@@ -285,6 +285,7 @@ def test_a_finished_study_is_not_repeated(finished, comparison, root):
     assert times(finished) == before
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_same_files_as_one(finished, comparison, root, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("the results are bitwise the same on a CPU")

@@ -16,7 +16,7 @@ from facemtl.image import read_image
 from facemtl.training.comparison import Comparison
 from facemtl.training.comparison_plots import COLOURS, forest_plot
 from facemtl.training.recipe import Recipe
-from facemtl.training.statistics import Interval
+from facemtl.training.statistics import Interval, paired_difference
 from facemtl.training.verdicts import Row, Verdicts, as_markdown, judge
 
 SEEDS = (0, 1, 2)
@@ -159,6 +159,46 @@ def test_one_seed_has_no_spread():
     verdicts = judge(Comparison("x", METHODS, (0,)), errors, faces(), "test")
     assert np.isnan(row(verdicts, "both", "landmarks").spread)
     assert row(verdicts, "both", "landmarks").difference.verdict == "helped"
+
+
+def three() -> tuple[Comparison, dict[str, dict[str, np.ndarray]]]:
+    """Two methods with both tasks, ``both`` with two seeds more."""
+    errors = planted()
+    errors["more"] = {"landmarks": errors["points"]["landmarks"] + np.float32(0.01), "smile": errors["smile"]["smile"]}
+    errors["both"] = {task: np.concatenate([values, values[:2]]) for task, values in errors["both"].items()}
+    methods = {**METHODS, "more": recipe("more", "landmarks", "smile")}
+    return Comparison("x", methods, SEEDS, more_seeds={"both": (3, 4)}), errors
+
+
+def test_methods_are_compared_over_the_seeds_that_both_have():
+    comparison, errors = three()
+    found = judge(comparison, errors, faces(), "test")
+    points = row(found, "both", "landmarks")
+    assert points.seeds == 3
+    assert points.error == pytest.approx(100 * errors["both"]["landmarks"].mean(), rel=1e-5)  # over all five of its own
+    difference = errors["both"]["landmarks"][:3].mean() - errors["points"]["landmarks"].mean()
+    assert points.difference.estimate == pytest.approx(100 * difference, rel=1e-4)
+
+
+def test_ranks_are_over_tasks_and_common_seeds():
+    comparison, errors = three()
+    ranks = judge(comparison, errors, faces(), "test").ranks
+    # Points: both, single-task, more; smiles: both worst, the others alike.
+    assert ranks.mean == pytest.approx({"both": (1 + 3) / 2, "more": (3 + 1.5) / 2, "single-task": (2 + 1.5) / 2})
+    assert ranks.blocks == 6
+    assert judge(COMPARISON, planted(), faces(), "test").ranks is None  # of two there is nothing to say
+
+
+def test_p_is_corrected_over_the_methods_of_a_task_and_part():
+    comparison, errors = three()
+    found = judge(comparison, errors, faces(), "test")
+    # Two differ in every draw: 2 / 2001 each; the control does not. The least counts three times, and none is below it.
+    assert row(found, "both", "landmarks").difference.p == pytest.approx(6 / 2001)
+    assert row(found, "more", "landmarks").difference.p == pytest.approx(6 / 2001)
+    truth = np.array([s.labels["smile"] for s in faces()])
+    raw = paired_difference(errors["both"]["smile"][:3], errors["smile"]["smile"], truth).p
+    assert row(found, "both", "smile").difference.p == pytest.approx(2 * raw)  # of two methods
+    assert row(found, "more", "smile").difference.p == 1.0
 
 
 # --- saying it ------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _figures(
     found = {"all": plots.forest_plot(verdicts)}
     if points:
         found["forest"] = plots.forest_plot(verdicts, POINTS)
-    if verdicts.ranks and len(verdicts.ranks.mean) > 2:
+    if verdicts.ranks:
         found["ranks"] = plots.rank_diagram(verdicts.ranks)
     if any(line.step is not None and POINTS in line.rows for line in lines):
         found["costs"] = plots.cost_plot(lines)

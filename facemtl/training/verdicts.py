@@ -76,7 +76,7 @@ class Verdicts:
         seeds: that all methods have.
         deltas: method -> Delta-m in percent, p corrected by Holm.
         against: what all methods are compared with.
-        ranks: None where fewer than two methods have all tasks.
+        ranks: None where fewer than three methods have all tasks.
     """
 
     split: str
@@ -221,7 +221,7 @@ def _ranks(
     ranked = {name: {task: errors[name][task] for task in every} for name, some in tasks.items() if some == every}
     if single and len(every) > 1:
         ranked[single] = {task: errors[baselines[task]][task] for task in every}
-    if len(ranked) < 2:
+    if len(ranked) < 3:
         return None
     seeds = min(len(values) for some in ranked.values() for values in some.values())
     blocks = np.array(
