@@ -241,6 +241,7 @@ def test_every_room_is_packaged():
     within = {
         "facemtl.annotate",
         "facemtl.formats",
+        "facemtl.models.sharing",
         "facemtl.serve",
         "facemtl.training.schedules",
         "facemtl.training.weighing",

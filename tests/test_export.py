@@ -44,6 +44,8 @@ SHARED = {
     "vit mmoe": ("timm/test_vit", {}, {"sharing": "mmoe", "sharing_options": {"experts": 2}}),
     **{name: ("tcdcn", {}, {"sharing": name, "cascade": {"landmarks": ["smile"]}}) for name in SHARINGS},
 }
+# The mean of four untrained experts is much the same for every crop, and agreeing on it would say little.
+SHARED["mmoe"][2]["sharing_options"] = {"experts": 2}
 
 
 def shared_networks():
