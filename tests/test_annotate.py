@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import runpy
 import shutil
@@ -24,6 +25,7 @@ from facemtl.annotate.plan import Plan, only_one
 from facemtl.annotate.rows import arrow_schema, read_part, row_of
 from facemtl.annotate.run import check
 from facemtl.errors import ConfigError, DataError, ModelError, OutputError, SourceError
+from facemtl.weights import DEFAULT_MODEL, find_model
 
 ROOT = Path(__file__).parent.parent
 NO_PICTURE = "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF"
@@ -330,6 +332,18 @@ def test_a_predictor_that_cannot_be_opened_is_no_fault_of_the_pictures(here):
     write_pictures(here / "in", [GREY])
     with pytest.raises(ModelError, match="there is no model"):
         annotate(["in"], here / "out", broken, IDENTITY)
+
+
+def test_a_model_file_that_changes_is_not_used(here):
+    model = here / "model.onnx"
+    shutil.copy(find_model(DEFAULT_MODEL), model)
+    options = PredictorOptions(str(model)).pinned()
+    assert options.identity()["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert options().spec.name
+    shutil.copy(find_model("tcdcn"), model)
+    with pytest.raises(ModelError, match=r"model.onnx has changed since the annotation began"):
+        options()
+    assert options.pinned() != options
 
 
 def test_two_processes_write_the_same_bytes_as_one(here):

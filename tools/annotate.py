@@ -58,7 +58,7 @@ def main() -> int:
             args.schema,
             args.passes,
             args.flip,
-        )
+        ).pinned()
         found = annotate(
             args.inputs,
             args.out,

@@ -2,7 +2,7 @@
 
 from facemtl.annotate import PredictorOptions, annotate, read_rows
 
-options = PredictorOptions()
+options = PredictorOptions().pinned()
 annotate(["photos", "clip.mp4"], "out", options, options.identity())
 for row in read_rows("out"):
     print(row["source"], row["status"], len(row["faces"]))

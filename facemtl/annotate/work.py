@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from facemtl.annotate.inputs import Item
 from facemtl.annotate.pictures import Pictures
 from facemtl.annotate.plan import Plan
 from facemtl.annotate.rows import row_of, write_rows
-from facemtl.errors import FaceMTLError
+from facemtl.errors import FaceMTLError, ModelError
 from facemtl.face import Face
 from facemtl.predictor import Predictor
 from facemtl.weights import DEFAULT_MODEL, find_model
@@ -31,6 +31,7 @@ class PredictorOptions:
 
     Attributes:
         model, device, threads, tasks, schema, passes, flip: as :class:`facemtl.predictor.Predictor` has them.
+        sha256: what the model file must be, so that no process uses another that took its place; see :meth:`pinned`.
     """
 
     model: str = DEFAULT_MODEL
@@ -40,21 +41,35 @@ class PredictorOptions:
     schema: str | None = None
     passes: int | None = None
     flip: bool | None = None
+    sha256: str | None = None
 
     def __call__(self) -> Predictor:
-        """The predictor; OpenCV gets as many threads as the network, in the whole process."""
-        cv2.setNumThreads(self.threads)
-        return Predictor(**asdict(self))
+        """The predictor; OpenCV gets as many threads as the network, in the whole process.
 
-    def identity(self) -> dict[str, Any]:
-        """All that decides what it says, plain values.
+        Raises:
+            ModelError: an unknown model, or not the one that was pinned.
+        """
+        cv2.setNumThreads(self.threads)
+        predict = Predictor(**{name: value for name, value in asdict(self).items() if name != "sha256"})
+        if self.sha256 is not None and self._digest() != self.sha256:  # after it was opened: it may change meanwhile
+            raise ModelError(f"the file of {self.model} has changed since the annotation began")
+        return predict
+
+    def pinned(self) -> PredictorOptions:
+        """The same, with the model file as it is now.
 
         Raises:
             ModelError: an unknown model.
         """
-        digest = sha256(find_model(self.model).read_bytes()).hexdigest()
+        return replace(self, sha256=self._digest())
+
+    def _digest(self) -> str:
+        return sha256(find_model(self.model).read_bytes()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what it says, plain values; of :meth:`pinned` options."""
         versions = {"facemtl": facemtl.__version__, "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__}
-        return {**asdict(self), "sha256": digest, "versions": versions}
+        return {**asdict(self), "versions": versions}
 
 
 class Annotator:
