@@ -155,6 +155,8 @@ def test_episodes_that_cannot_be_made_are_refused(caches):
         next(random_episodes(caches["genki4k"][0], "smile", "mtfl5", 2, seed=0))
     with pytest.raises(ConfigError, match="has no points, of which schemes"):
         next(random_episodes(caches["genki4k"][0], "landmarks_ibug68", "mtfl5", 2, seed=0))
+    with pytest.raises(ConfigError, match="made of the labels for landmarks itself"):
+        next(random_episodes(caches["mtfl"][0], "landmarks", "mtfl5", 2, seed=0))
 
 
 # --- four starts ---
@@ -265,11 +267,15 @@ def test_the_tool_prints_and_keeps_the_table(tmp_path, monkeypatch, capsys):
 
     def run(task: str) -> int:
         sets = ("--data", "mtfl_layout", "--data-root", "set", "--source-data", "mtfl_layout", "--source-root", "set")
-        numbers = ("--shots", "1", "--draws", "1", "--steps", "1", "--rounds", "1", "--patch-size", "64", "--quiet")
-        monkeypatch.setattr("sys.argv", [script, str(source), task, *sets, *numbers])
+        numbers = ("--shots", "1", "--draws", "1", "--steps", "1", "--rounds", "1", "--meta-shots", "1")
+        monkeypatch.setattr("sys.argv", [script, str(source), task, *sets, *numbers, "--patch-size", "64", "--quiet"])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(script, run_name="__main__")
         return stop.value.code
 
     assert run("landmarks") == 2
     assert "has learned landmarks already" in capsys.readouterr().err
+    assert run("smile") == 0
+    table = capsys.readouterr().out
+    assert table.startswith("balanced error in percent of smile on the held-out rows of mtfl_layout: mean over 1 draws")
+    assert (tmp_path / "runs" / "adapt-smile" / "adaptation.md").read_text() == table

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=10, help="of the labelled faces")
     parser.add_argument("--steps", type=int, default=100, help="of each adaptation")
     parser.add_argument("--rounds", type=int, default=300, help="episodes of Reptile")
+    parser.add_argument("--meta-shots", type=int, default=10, help="labelled faces of an episode, of each class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the results; default runs/adapt-<task>")
     parser.add_argument("--data-root", type=Path, help="folder of --data; default under $FACEMTL_DATA")
@@ -45,7 +46,7 @@ def main() -> int:
     from facemtl.training.adaptation import Adaptation, Plan, adapted_recipe, as_markdown
 
     try:
-        numbers = {name: getattr(args, name) for name in ("draws", "steps", "rounds", "seed")}
+        numbers = {name: getattr(args, name) for name in ("draws", "steps", "rounds", "meta_shots", "seed")}
         plan = Plan(args.source, args.data, args.task, tuple(args.shots), **numbers)
         channels = adapted_recipe(plan).create_model().backbone.channels
         target, heldout, source = (

@@ -84,6 +84,10 @@ def random_episodes(cache: CropCache, task: str, schema: str, shots: int, seed: 
         known = POINTS if cache.schema == schema else points_task(cache.schema)
         if not np.isfinite(cache.points).all(axis=(1, 2)).any():
             raise ConfigError(f"the source's data has no points, of which schemes like {task} could be made")
+        if known == task:
+            raise ConfigError(
+                f"episodes would be made of the labels for {task} itself: take source data of other points"
+            )
         while True:
             weights = random_scheme(len(SCHEMAS[points]), cache.points.shape[1], rng)
             yield Episode(cache, shots_of(cache, known, shots, rows, rng), known, _combined(weights))
