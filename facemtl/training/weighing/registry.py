@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -162,7 +163,10 @@ def _library_instance(start: str, method: Method, options: Mapping[str, Any]) ->
     """Let the library say what it cannot do, on two losses of 1 or two gradients at right angles."""
     example = torch.eye(2) if "on" in options else torch.ones(1 if method.kind is OneATask else 2)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "You are solving a parameterized problem that is not DPP"
+            )  # NashMTL's speed
             method.make(**{key: value for key, value in options.items() if key != "on"})(len(example))(example)
     except ValueError as error:
         raise ConfigError(f"{start} with {dict(options)}: {error}") from None
