@@ -60,10 +60,13 @@ class OnnxSession:
             raise ModelError(f"{path} is not an ONNX model that this onnxruntime can run: {error}") from None
         if provider not in self._session.get_providers():  # onnxruntime falls back to the CPU with a mere warning
             raise DeviceError(f"device {device!r}: onnxruntime found no usable CUDA device")
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            graph = [*self._session.get_inputs(), *self._session.get_outputs()]
+            found = {value.name: value.shape[1:] for value in graph}
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path} is damaged: a name in it is no text: {error}") from None
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY), path)
-        graph = [*self._session.get_inputs(), *self._session.get_outputs()]
-        found = {value.name: value.shape[1:] for value in graph}
         described = {name: list(shape) for name, shape in self.spec.outputs().items()}
         described[INPUT] = [self.spec.channels, self.spec.input_size, self.spec.input_size]
         if found != described:

@@ -297,8 +297,9 @@ def test_eval_judges_the_points_of_the_set_where_the_model_has_them(tmp_path, ev
     eval_tool.main([*command, "--schema", "mtfl5"])
     assert eval_tool.options["schema"] == "mtfl5"
     predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
-    assert predictions.schema == "ibug68"
-    assert np.isnan(predictions.points).all()
+    assert predictions.schema == "mtfl5"  # both sides as what they share
+    assert predictions.origins == ("ibug68", "mtfl5")
+    assert np.isfinite(predictions.points).all()
     assert predictions.probabilities("smile").tolist() == [[0.75, 0.25]]
 
 
