@@ -11,7 +11,7 @@ demo: $(DEMO)/installed
 	$(DEMO)/bin/python -m facemtl predict examples/astronaut.png --out out/astronaut.png
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow"
+	$(DEV)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m slow

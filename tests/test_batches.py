@@ -28,7 +28,7 @@ class Recorder:
 
     schema = "mtfl5"
 
-    def __call__(self, cache, row, rng):
+    def __call__(self, cache, row, rng, cut=True):
         targets = {"landmarks": np.full((5, 2), rng.integers(1000), np.float32)}
         if cache.labels:
             targets["smile"] = cache.labels["smile"][row]
@@ -201,8 +201,8 @@ def test_an_epoch_of_a_balanced_set_shows_its_rare_faces_as_often_as_that():
 
 
 class Placeless(Recorder):
-    def __call__(self, cache, row, rng):
-        image, targets, taught = super().__call__(cache_of(len(cache)), row, rng)
+    def __call__(self, cache, row, rng, cut=True):
+        image, targets, taught = super().__call__(cache_of(len(cache)), row, rng, cut)
         return image, targets, taught
 
 

@@ -93,7 +93,7 @@ def test_help_loads_neither_opencv_nor_onnxruntime() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["serve"], ["predict"], ["demo", "--max-frames", "0"], ["demo", "--threads", "x"]]
+    "args", [[], ["sever"], ["predict"], ["demo", "--max-frames", "0"], ["demo", "--threads", "x"]]
 )
 def test_misspelt_commands_show_the_usage(args: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
