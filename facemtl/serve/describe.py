@@ -50,7 +50,10 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
     if files:
         browser = {
             "networks": {name: f"/models/{name}.onnx" for name in files},
-            **{key: f"/static/{vendor.PACKAGE}/{name}" for key, name in zip(("script", "wasm"), vendor.FILES, strict=True)},
+            **{
+                key: f"/static/{vendor.PACKAGE}/{name}"
+                for key, name in zip(("script", "wasm"), vendor.FILES, strict=True)
+            },
             "detector": predict.detector.settings(),
         }
     return {
