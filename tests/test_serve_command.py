@@ -20,10 +20,17 @@ from facemtl.weights import DEFAULT_MODEL, find_model
 ROOT = Path(__file__).parents[1]
 
 
+def _heed_ctrl_c() -> None:
+    """Where tests run in the background Ctrl-C is ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*options: str) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "facemtl", "serve", *options]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
+    )
 
 
 def test_it_says_where_it_is_answers_and_ends_with_ctrl_c():
