@@ -223,7 +223,11 @@ class Predictor:
             points = image_points(outputs[self._points_task], matrices, spec.input_size)
         found_sigmas = image_sigmas(outputs[SIGMA], matrices, spec) if SIGMA in outputs else []
         sigmas = found_sigmas if self._has_sigma else [None] * count
-        qualities = self._qualities(outputs, matrices, found_sigmas) if self._has_quality else [None] * count
+        qualities = [None] * count
+        if self._has_quality:
+            same = self._points_task == POINTS
+            main = points if same else image_points(outputs[POINTS], matrices, spec.input_size)
+            qualities = self._qualities(SCHEMAS[spec.schema].to_five(main), found_sigmas)
         poses = image_poses(outputs[ANGLES_TASK], matrices) if ANGLES_TASK in outputs else [None] * count
         attributes = face_attributes(outputs, count, spec)
         return [
@@ -240,18 +244,18 @@ class Predictor:
             for i in range(count)
         ]
 
-    def _qualities(
-        self, outputs: dict[str, np.ndarray], matrices: list[np.ndarray], sigmas: list[np.ndarray]
-    ) -> list[float | None]:
-        """Of each face, by its main points and their standard deviations; points that are no face have none."""
-        main = SCHEMAS[self.spec.schema].to_five(image_points(outputs[POINTS], matrices, self.spec.input_size))
+    def _qualities(self, main: np.ndarray, sigmas: list[np.ndarray]) -> list[float | None]:
+        """Of each face, by its five points and the standard deviations of the main ones; points that are no face have
+        none."""
         found = []
         for five, sigma in zip(main, sigmas, strict=True):
-            if np.ptp(five, axis=0).max() < 1e-3:
+            # Plain floats: this runs for every face.
+            xs, ys = five.T.tolist()
+            if max(max(xs) - min(xs), max(ys) - min(ys)) < 1e-3:
                 found.append(0.0)
             else:
                 x1, _, x2, _ = box_from_five(five).tolist()
-                found.append(quality(self.spec.name, float(sigma.mean()) / (x2 - x1)))
+                found.append(quality(self.spec.name, sum(sigma.tolist()) / len(sigma) / (x2 - x1)))
         return found
 
     def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def check(
     Args:
         parts: splits of one or of several data sets; within one, all faces have the same landmark schema.
         model: what is asked about every face, as :class:`facemtl.predictor.Predictor` takes it; None: no model, and
-            then points in a wrong order and implausible faces are told by shape alone.
+            then implausible faces are ranked by shape alone, and nobody says what is wrong with them.
         threads: CPU threads of the network.
         asked: the model is asked about this many faces of each part, evenly drawn; None: about all.
         progress: shows a bar.

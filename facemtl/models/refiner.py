@@ -26,8 +26,8 @@ WINDOW = 24  # side of a window in pixels of the crop: about the distance betwee
 class LocalRefiner(nn.Module):
     """Moves each of K points by what two maps of the backbone show around it, of half and a quarter of the crop's side.
 
-    The convolution is shared, the two layers after it a point's own. Windows of maps that are there anyway cost a
-    quarter of windows of pixels, and say as much (weights/facemtl-s/README.md).
+    The convolution is shared, the two layers after it a point's own. Windows of maps that are there anyway cost
+    about half of windows of pixels, and say as much (weights/facemtl-s/README.md).
 
     Args:
         points: K.
