@@ -206,6 +206,7 @@ class Run:
         self._fetch_sums()
         if self.world.leads:
             save_checkpoint(self.out / CHECKPOINT, self.recipe.to_dict(), self.progress, *self.parts())
+        self.world.wait()  # or another worker could go on from the checkpoint before
 
     def parts(self) -> tuple[FaceModel, FaceModel, torch.optim.Optimizer, Weighing]:
         """What a checkpoint keeps the tensors of."""
