@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 from tiny_training import mixed_recipe, tiny_faces, tiny_sets, train_quietly
 
+from facemtl.training import engine
+from facemtl.training.checkpoint import save_checkpoint
 from facemtl.training.distributed import WorkerLost, joined
 from facemtl.training.recipe import Recipe
 from facemtl.training.training_data import TrainingData
@@ -45,7 +48,9 @@ def case_data(folder: Path) -> TrainingData:
 
 
 def work(folder: Path, out: Path, names: list[str], stops: tuple[int | None, ...] = (None,)) -> None:
-    """What each worker does: train each case, with stops between."""
+    """What each worker does: train each case, with stops between; checkpoints take long to write, as on a busy disk."""
+    if stops != (None,):
+        engine.save_checkpoint = _written_slowly
     with joined() as world:
         with world.first():
             data = case_data(folder)
@@ -53,6 +58,11 @@ def work(folder: Path, out: Path, names: list[str], stops: tuple[int | None, ...
             for stop in stops:
                 torch.manual_seed(world.rank)  # a training must not depend on what was drawn before
                 train_quietly(case(name), data, out / name, max_steps=stop)
+
+
+def _written_slowly(*state: object) -> None:
+    time.sleep(0.5)
+    save_checkpoint(*state)
 
 
 def forked(rank: int, size: int, port: int, *arguments: object) -> None:

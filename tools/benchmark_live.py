@@ -144,6 +144,7 @@ def draw_steadiness(found: dict[str, Any]) -> Any:
     axes.axvline(LAG_LIMIT, color="grey", linestyle="--")
     axes.set_xlabel("largest lag over the speeds, frames")
     axes.set_ylabel("jitter, % of the distance of the eyes")
+    axes.margins(0.2)  # room for the names
     axes.set_xlim(left=-0.1)
     axes.set_ylim(bottom=0)
     axes.set_title("One-Euro filters of points; red: shipped; dashed: what is asked for", fontsize=9)
