@@ -20,6 +20,7 @@ import onnxruntime as ort
 
 from facemtl.errors import ConfigError, ImageError, ModelError
 from facemtl.geometry import box_from_five
+from facemtl.session import session_options
 
 
 class Detections(NamedTuple):
@@ -321,11 +322,7 @@ def mtcnn_files() -> list[Path]:
 
 
 def _mtcnn_sessions(threads: int) -> list[ort.InferenceSession]:
-    paths = mtcnn_files()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    paths, options = mtcnn_files(), session_options(threads)
     try:
         return [ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in paths]
     except Exception as error:  # onnxruntime's own classes derive from Exception and nothing narrower
