@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bright_square import make_video
 
 from facemtl import sources
 from facemtl.errors import ImageError, SourceError
@@ -14,18 +15,6 @@ from facemtl.sources import open_source
 
 def grey(value: int = 90, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
-
-
-def make_video(path: Path, codec: str, frames: int = 10, fps: float = 12.5) -> Path:
-    """A bright square that moves 4 pixels a frame on 128 x 96 pixels."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (128, 96))
-    assert writer.isOpened()
-    for i in range(frames):
-        image = grey(20, 96, 128)
-        image[40:60, 4 * i : 4 * i + 20] = 230
-        writer.write(image)
-    writer.release()
-    return path
 
 
 class FakeCamera:
@@ -125,7 +114,7 @@ def test_what_is_not_there_is_an_error(spec: str, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("codec", "name"), [("mp4v", "clip.mp4"), ("MJPG", "clip.avi")])
 def test_a_video_keeps_its_rate_size_and_times(codec: str, name: str, tmp_path: Path) -> None:
-    source = open_source(make_video(tmp_path / name, codec))
+    source = open_source(make_video(tmp_path / name, frames=10, codec=codec))
     assert (source.kind, source.name, source.count, source.fps, source.size) == ("video", name, 10, 12.5, (128, 96))
     frames = list(source)
     assert [f.index for f in frames] == list(range(10))
@@ -137,7 +126,7 @@ def test_a_video_keeps_its_rate_size_and_times(codec: str, name: str, tmp_path: 
 
 
 def test_a_video_that_was_cut_off_says_so_at_its_end(tmp_path: Path) -> None:
-    whole = make_video(tmp_path / "whole.avi", "MJPG", frames=40).read_bytes()
+    whole = make_video(tmp_path / "whole.avi", frames=40, codec="MJPG").read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     *frames, last = open_source(tmp_path / "cut.avi")
     assert 0 < len(frames) < 30
