@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where cut patches are kept")
     parser.add_argument("--data-root", type=Path, help="folder of the data set; default under $FACEMTL_DATA")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; does not change the results")
+    parser.add_argument("--engine", default="local", help="local, or ray: on a Ray cluster (default: %(default)s)")
     parser.add_argument("--tables-only", action="store_true", help="train nothing")
     args = parser.parse_args()
     try:
@@ -42,7 +43,7 @@ def main() -> int:
         results = args.results or Path("docs/results") / comparison.name
         runs = args.runs or Path("runs") / comparison.name
         if not args.tables_only:
-            run_study(comparison, runs, results, args.cache, args.data_root, args.jobs)
+            run_study(comparison, runs, results, args.cache, args.data_root, args.jobs, args.engine)
         settings = [part for setting in args.settings for part in ("--set", setting)]
         command = shlex.join(["python", "tools/compare.py", args.comparison.as_posix(), *settings])
         settled = settle(comparison, results, args.data_root)

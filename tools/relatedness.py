@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where cut patches are kept")
     parser.add_argument("--data-root", type=Path, help="folder of the data set; default under $FACEMTL_DATA")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; does not change the results")
+    parser.add_argument("--engine", default="local", help="local, or ray: on a Ray cluster (default: %(default)s)")
     parser.add_argument("--tables-only", action="store_true", help="train nothing")
     args = parser.parse_args()
 
@@ -45,7 +46,7 @@ def main() -> int:
         results = args.results or Path("docs/results") / comparison.name
         runs = args.runs or Path("runs") / comparison.name
         if not args.tables_only:
-            run_comparison(comparison, runs, results, args.cache, args.data_root, args.jobs)
+            run_comparison(comparison, runs, results, args.cache, args.data_root, args.jobs, args.engine)
             keep_watched(comparison, runs, results)
         text = (
             f"# {comparison.name}: relatedness\n\nMade by `python tools/relatedness.py {args.comparison.as_posix()}`.\n"

@@ -7,13 +7,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from facemtl.data.sample import MISSING, FaceSample, face_box
@@ -29,6 +27,7 @@ from facemtl.training.comparison import Comparison
 from facemtl.training.costs import Cost, measure
 from facemtl.training.engine import MODEL, train
 from facemtl.training.metrics import nme
+from facemtl.training.placing import place
 from facemtl.training.recipe import Recipe, recipe_from_dict
 from facemtl.training.training_data import TrainingData
 
@@ -80,10 +79,9 @@ def run_comparison(
     cache: Path,
     root: Path | None = None,
     jobs: int = 1,
+    engine: str = "local",
 ) -> None:
-    """Train and evaluate what has no result yet, ``jobs`` trainings at a time; the results do not depend on ``jobs``.
-
-    Where there are several GPUs, the trainings are dealt out to them in turn.
+    """Train and evaluate what has no result yet; the results do not depend on where trainings run.
 
     Args:
         comparison: what to run.
@@ -91,33 +89,31 @@ def run_comparison(
         results: ``<method>.seed<k>.<split>.npz``, a few KB each, and ``<method>.seed<k>.cost.json``.
         cache: where patches are kept.
         root: folder of the data set.
-        jobs: processes, at least 1.
+        jobs, engine: trainings at a time, and where, see :func:`facemtl.training.placing.place`.
 
     Raises:
-        ConfigError: ``results`` or ``runs`` holds a run of another recipe.
+        ConfigError, DependencyError: as there; or ``results`` or ``runs`` holds a run of another recipe.
         DataError: a damaged result, or data that lack a label.
     """
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, found {jobs}")
     todo = unfinished(comparison, results)
     if not todo:
         return
-    training_data(comparison.methods[todo[0][0]], cache, root)  # cut once, before several processes want it
-    gpus = torch.cuda.device_count()
-    tasks = (
-        joblib.delayed(_run_one)(
+    runs, results, cache = runs.resolve(), results.resolve(), cache.resolve()  # for processes that run elsewhere
+    calls = [
+        partial(
+            _run_one,
             comparison.run_recipe(name, seed),
             comparison.splits,
             runs / name / f"seed{seed}",
             results,
             cache,
-            root,
-            number % gpus if gpus else None,
+            root and root.resolve(),
         )
-        for number, (name, seed) in enumerate(todo)
-    )
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    for _ in tqdm(parallel(tasks), total=len(todo), desc=comparison.name, unit="run"):
+        for name, seed in todo
+    ]
+    ends = place(calls, jobs, engine)
+    training_data(comparison.methods[todo[0][0]], cache, root)  # cut once, before several processes want it
+    for _ in tqdm(ends, total=len(calls), desc=comparison.name, unit="run"):
         pass
 
 
@@ -218,10 +214,7 @@ def _run_one(
     results: Path,
     cache: Path,
     root: Path | None,
-    gpu: int | None,
 ) -> None:
-    if gpu is not None:
-        torch.cuda.set_device(gpu)  # "cuda" means this one from here on
     data = training_data(recipe, cache, root)
     train(recipe, data, out, device="auto", progress=False)
     if splits[-1] == "test":  # not of trials

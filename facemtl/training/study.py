@@ -55,7 +55,13 @@ class Settled:
 
 
 def run_study(
-    comparison: Comparison, runs: Path, results: Path, cache: Path, root: Path | None = None, jobs: int = 1
+    comparison: Comparison,
+    runs: Path,
+    results: Path,
+    cache: Path,
+    root: Path | None = None,
+    jobs: int = 1,
+    engine: str = "local",
 ) -> None:
     """Trials, runs, runs of the shortlist, runs on shares of the data: what has no result yet, in this order.
 
@@ -67,12 +73,12 @@ def run_study(
     """
     check_study(comparison, results, cache, root)
     if comparison.tuning:
-        run_comparison(_trials(comparison), runs / TRIALS, results / TRIALS, cache, root, jobs)
+        run_comparison(_trials(comparison), runs / TRIALS, results / TRIALS, cache, root, jobs, engine)
     main, _ = _tuned(comparison, results, root)
-    run_comparison(replace(main, shortlist=None), runs, results, cache, root, jobs)
-    run_comparison(_with_shortlist(main, results, root)[0], runs, results, cache, root, jobs)
+    run_comparison(replace(main, shortlist=None), runs, results, cache, root, jobs, engine)
+    run_comparison(_with_shortlist(main, results, root)[0], runs, results, cache, root, jobs, engine)
     for fraction, part in _sizes(main).items():
-        run_comparison(part, runs / _folder(fraction), results / _folder(fraction), cache, root, jobs)
+        run_comparison(part, runs / _folder(fraction), results / _folder(fraction), cache, root, jobs, engine)
 
 
 def settle(comparison: Comparison, results: Path, root: Path | None = None) -> Settled:
