@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from facemtl.models.sharing.base import Sharing
+
+TASKS = ("smile", "pose")
+
 
 class Scale(nn.Module):
     """Every pixel times one number, which counts as weights."""
@@ -40,3 +44,9 @@ def makers(*scales: float):
     """The first network, and what builds the others, each with its own scale."""
     rest = iter(scales[1:])
     return ToyBackbone(scales[0]), lambda: ToyBackbone(next(rest))
+
+
+def values(sharing: Sharing, images: Tensor | None = None) -> dict[str, tuple[float, float]]:
+    """Task -> the first feature and the grid's first number: the toy's sum of pixels times the scale, the scale."""
+    read = sharing.by_task(ones() if images is None else images)
+    return {task: (features[0, 0].item(), grid.flatten()[0].item()) for task, (features, grid) in read.items()}
