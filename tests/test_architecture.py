@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "facemtl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
+TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 # room -> the other rooms it may import from; the runtime, facemtl/*.py, is for all
 ROOMS = {
     "runtime": (),
@@ -137,8 +138,9 @@ def test_the_one_lazy_door_is_there_and_opens_only_when_asked():
 
 
 def test_files_can_be_read_in_one_sitting():
-    lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in [*MODULES, *TOOLS]}
-    assert {name: count for name, count in lines.items() if count > 400} == {}
+    lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in [*MODULES, *TOOLS, *TESTS]}
+    long = {name for name, count in lines.items() if count > 400}
+    assert long - {"tests/test_annotate.py"} == set()  # still to be split
 
 
 def test_every_file_says_what_it_is():
