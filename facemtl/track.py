@@ -36,6 +36,7 @@ from facemtl.smoothing import FaceSmoother
 MOTION_PAUSE = 22  # frames between detections for the sake of motion: under a twentieth of them where all moves
 VOUCHED = 30  # frames for which a doubt is settled once the detector has found the face in much the same crop
 MISS = 1.5  # log-odds by which presence falls with each detection that did not find the face, twice at most
+MEMORY = 1.5  # seconds for which a lost face is remembered, unless told otherwise
 SMALLEST = 10.0  # pixels; points that shrink to less are on no face
 # Costs of two boxes: sides between their centres, plus the natural logarithm of the ratio of their sides.
 MATCH = 0.7  # under which a detection is the face of a track
@@ -170,7 +171,7 @@ class Tracker:
     """
 
     def __init__(
-        self, predict: Predictor, every: int = 60, search: int = 3, memory: float = 1.5, smooth: bool = True
+        self, predict: Predictor, every: int = 60, search: int = 3, memory: float = MEMORY, smooth: bool = True
     ) -> None:
         if not 1 <= search <= every:
             raise ConfigError(f"search must be at least 1 and at most every; got {search} and {every}")

@@ -52,6 +52,24 @@ FOLLOW = """async ([scenes]) => {
   return { seen, searches, looks };
 }"""
 
+# [boxes, returns], each [[x, y, side, seconds], ...] -> what it costs a face that was in these boxes to be in each of
+# the others, in a picture of 640 x 480; null where it cannot be
+RETURN = """async ([boxes, returns]) => {
+  const { tracking } = await (await fetch("/model.json")).json();
+  const { Motion } = await import("/static/motion.mjs");
+  const upright = [[-0.2, -0.2], [0.2, -0.2], [0, 0.02], [-0.17, 0.2], [0.17, 0.2]];
+  const box = ([x, y, side]) => [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
+  const five = ([x, y, side]) => upright.map(([u, v]) => [x + u * side, y + v * side]);
+  const start = (at) => new Motion(five(at), box(at), at[3], tracking);
+  const motion = start(boxes[0]);
+  for (const at of boxes.slice(1)) {
+    motion.follow(five(at), box(at), at[3]);
+    motion.lookAround(box(at), []);
+  }
+  const costs = returns.map((at) => motion.returnCost(start(at), { width: 640, height: 480 }));
+  return costs.map((cost) => (Number.isFinite(cost) ? cost : null));
+}"""
+
 # A network of one GridSample -> its output
 RUN_GRID = """async ([bytes, x, grid]) => {
   const { browser } = await (await fetch("/model.json")).json();

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from page_scripts import DRAWN, FOLLOW, PREDICT, RUN_GRID
+from page_scripts import DRAWN, PREDICT, RUN_GRID
 from service import CHROMIUM, FLAGS, camera_flags, running
 
 from facemtl import Predictor, read_image
@@ -246,36 +246,6 @@ def test_the_page_smooths_as_python_does(visit, predict):
             apart = answer["pose"][angle] - getattr(face.pose, angle)
             assert math.remainder(apart, 360) == pytest.approx(0, abs=1e-6)
         assert answer["track_id"] == 7
-
-
-def test_a_face_is_followed_without_looking_for_it(visit):
-    scenes = [[[100 + 5 * i, 200, 100]] for i in range(30)]
-    found = visit.page.evaluate(FOLLOW, [scenes])
-    assert found["searches"] == 2  # frames 1 and 16
-    assert found["looks"] == 30  # one look a frame: the first at what was found, then at its last points
-    for i, faces in enumerate(found["seen"]):
-        ((number, x),) = faces
-        assert number == 1
-        assert x == pytest.approx(100 + 5 * i, abs=8)  # smoothed
-
-
-def test_a_face_that_leaves_ends_and_one_that_comes_is_new(visit):
-    here, there = [120, 200, 100], [400, 200, 90]
-    scenes = [[here]] * 3 + [[]] * 12 + [[there]] * 6 + [[here, there]] * 16
-    seen = visit.page.evaluate(FOLLOW, [scenes])["seen"]
-    ids = [sorted(number for number, _ in faces) for faces in seen]
-    assert ids[:15] == [[1]] * 3 + [[]] * 12
-    assert ids[20] == [2]
-    assert ids[-1] == [2, 3]
-    assert dict(seen[-1]) == {2: 400, 3: 120}
-
-
-def test_a_face_that_jumps_is_looked_at_again(visit):
-    """Its crop was off by a third of the face: once more through the points that were found in it."""
-    scenes = [[[200, 200, 100]]] * 3 + [[[233, 200, 100]]]
-    found = visit.page.evaluate(FOLLOW, [scenes])
-    assert found["looks"] == 5
-    assert [number for faces in found["seen"] for number, _ in faces] == [1] * 4
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

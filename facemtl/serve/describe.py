@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from facemtl import __version__, smoothing
+from facemtl import __version__, smoothing, track
 from facemtl.detect import MtcnnDetector, mtcnn_files
 from facemtl.formats.plain import FACE_VERSION
 from facemtl.geometry import BOX_SIDE
@@ -79,6 +79,17 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
             "shares": smoothing.SHARES,
             "label_margin": smoothing.LABEL_MARGIN,
             "label_hold": smoothing.LABEL_HOLD,
+        },
+        "tracking": {
+            "memory": track.MEMORY,
+            "crowded": track.CROWDED,
+            "velocity_memory": track.VELOCITY_MEMORY,
+            "alone_memory": track.ALONE_MEMORY,
+            "reach": track.REACH,
+            "reach_speed": track.REACH_SPEED,
+            "stopped": track.STOPPED,
+            "shape_weight": track.SHAPE_WEIGHT,
+            "smallest": track.SMALLEST,
         },
         "limits": asdict(limits),
         "browser": browser,

@@ -1,18 +1,19 @@
 // Faces through the frames of a camera: the next crop comes from the last points, and the detector rarely runs.
-// A small relative of facemtl/track.py: a face that was lost comes back as a new one.
+// A small relative of facemtl/track.py: who comes back is decided by the same rule, motion.mjs.
 import { boxFromFive, mean, rollOfFive, toFive } from "./geometry.mjs";
 import { overlap } from "./detect.mjs";
+import { assign, Motion } from "./motion.mjs";
 
-const EVERY = 15; // frames between two detections while faces are followed
-const SEARCH = 5; // and while there are none
+const EVERY = 15; // frames between two detections while all is well
+const SEARCH = 5; // and while there are no faces, or a lost one is remembered
 const SAME = 0.3; // of their union that two boxes of one face share
-const SMALLEST = 10; // pixels; points that shrink to less are on no face
 
 export class Follower {
   constructor(predictor) {
     this.predictor = predictor;
     this.model = predictor.model;
     this.tracks = [];
+    this.lost = [];
     this.frame = 0;
     this.detected = -Infinity;
     this.count = 0;
@@ -21,21 +22,41 @@ export class Follower {
   // picture, seconds -> the smoothed faces of the frame, with their track_id
   async follow(picture, time) {
     this.frame++;
-    const looked = await this.look(picture);
-    const kept = [];
-    looked.forEach(({ face, five }, i) => {
-      const track = this.tracks[i];
-      const box = five && boxFromFive(five, this.model.box_side);
-      if (!box || !this.there(face, five, box, picture)) return;
-      if (kept.some((other) => overlap(other.box, box) > SAME)) return;
-      Object.assign(track, { face, five, box, roll: rollOfFive(five) });
-      kept.push(track);
-    });
-    const lost = kept.length < this.tracks.length;
-    this.tracks = kept;
+    const before = this.tracks;
+    this.tracks = this.keep(await this.look(picture), picture, time);
+    const lost = this.forget(before);
     const since = this.frame - this.detected;
-    if (lost || since >= (kept.length ? EVERY : SEARCH)) await this.detect(picture);
+    if (lost || since >= (this.tracks.length && !this.lost.length ? EVERY : SEARCH)) await this.detect(picture, time);
+    for (const { box, motion } of this.tracks) {
+      motion.lookAround(box, this.tracks.map((other) => other.box).filter((other) => other !== box));
+    }
+    this.lost = this.lost.filter(({ motion }) => time - motion.now.time <= this.model.tracking.memory);
     return this.tracks.map((track) => track.smoother.smooth(track, time));
+  }
+
+  // The tracks that still are on a face: of several on one the least surprising, for the others may be behind it.
+  keep(looked, picture, time) {
+    const found = looked.map(({ face, five }, i) => {
+      const { motion } = this.tracks[i];
+      const box = five && boxFromFive(five, this.model.box_side);
+      const there = box && this.there(face, five, box, picture);
+      return { track: this.tracks[i], face, five, box, surprise: there ? motion.surprise(five, box, time) : Infinity };
+    });
+    const kept = [];
+    for (const { track, face, five, box, surprise } of found.sort((a, b) => a.surprise - b.surprise)) {
+      if (surprise === Infinity || kept.some((other) => overlap(other.box, box) > SAME)) continue;
+      Object.assign(track, { face, five, box, roll: rollOfFive(five) });
+      track.motion.follow(five, box, time);
+      kept.push(track);
+    }
+    return this.tracks.filter((track) => kept.includes(track));
+  }
+
+  // Remember those that are followed no more; how many they are.
+  forget(before) {
+    const gone = before.filter((track) => !this.tracks.includes(track));
+    this.lost.push(...gone);
+    return gone.length;
   }
 
   // What is in the crops of the last points; again through the new ones where those crops were off (Predictor.follow).
@@ -60,29 +81,46 @@ export class Follower {
     return spec.passes > 1 && (apart > off * side || Math.max(grown, turned) > resized);
   }
 
-  // The detector's word: it begins what is new, and ends what it has missed twice.
-  async detect(picture) {
+  // The detector's word: it ends what it has missed twice, and begins what is new or back.
+  async detect(picture, time) {
     this.detected = this.frame;
     const found = await this.predictor.detector.detect(picture);
-    for (const track of this.tracks) {
+    const before = this.tracks;
+    for (const track of before) {
       const seen = found.find(({ box }) => overlap(box, track.box) > SAME);
       track.misses = seen ? 0 : track.misses + 1;
       if (seen) track.score = seen.score;
     }
-    this.tracks = this.tracks.filter(({ misses }) => misses < 2);
-    const fresh = found.filter(({ box }) => !this.tracks.some((track) => overlap(box, track.box) > SAME));
-    for (const [i, { face, five }] of (await this.predictor.describe(picture, fresh)).entries()) {
+    this.tracks = before.filter(({ misses }) => misses < 2);
+    this.forget(before);
+    const unknown = found.filter(({ box }) => !this.tracks.some((track) => overlap(box, track.box) > SAME));
+    const fresh = [];
+    for (const [i, { face, five }] of (await this.predictor.describe(picture, unknown)).entries()) {
       const box = five && boxFromFive(five, this.model.box_side);
-      if (!box || this.tracks.some((track) => overlap(track.box, box) > SAME)) continue;
-      const smoother = new FaceSmoother(this.model, ++this.count);
-      this.tracks.push({ face, five, box, roll: rollOfFive(five), score: fresh[i].score, misses: 0, smoother });
+      if (!box || [...this.tracks, ...fresh].some((track) => overlap(track.box, box) > SAME)) continue;
+      const motion = new Motion(five, box, time, this.model.tracking);
+      fresh.push({ face, five, box, roll: rollOfFive(five), score: unknown[i].score, misses: 0, motion });
+    }
+    this.number(fresh, picture);
+    this.tracks = [...this.tracks, ...fresh].sort((a, b) => a.smoother.number - b.smoother.number);
+  }
+
+  // The numbers of lost faces for those that are back, the next ones for the others.
+  number(fresh, picture) {
+    const costs = this.lost.map(({ motion }) => fresh.map((track) => motion.returnCost(track.motion, picture)));
+    const back = new Map([...assign(costs)].map(([i, j]) => [fresh[j], this.lost[i]]));
+    this.lost = this.lost.filter((track) => ![...back.values()].includes(track));
+    for (const track of fresh) {
+      const lost = back.get(track);
+      if (lost) track.motion.comeBack(lost.motion);
+      track.smoother = new FaceSmoother(this.model, lost ? lost.smoother.number : ++this.count);
     }
   }
 
   // Whether there still is a face: by its quality where the model has one, else by how unsure its points are.
   there({ quality, landmark_sigma: sigma }, five, box, { width, height }) {
     const [x, y] = [0, 1].map((axis) => mean(five.map((point) => point[axis])));
-    if (box[2] - box[0] < SMALLEST || x < 0 || y < 0 || x >= width || y >= height) return false;
+    if (box[2] - box[0] < this.model.tracking.smallest || x < 0 || y < 0 || x >= width || y >= height) return false;
     if (quality !== null) return quality >= 0.5;
     return sigma === null || mean(sigma) / (box[2] - box[0]) < this.model.sigma_limit;
   }
