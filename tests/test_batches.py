@@ -1,7 +1,11 @@
 """Batches: every step has its own, the same whenever and by whomever it is made; sets come in their shares."""
 
+import multiprocessing
+import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from multiprocessing.reduction import ForkingPickler
 
 import cv2
 import numpy as np
@@ -15,6 +19,7 @@ from facemtl.training.batches import (
     StepDataset,
     balanced_rows,
     batch_loader,
+    fetched_ahead,
     known_faces,
     plain_batch,
     stack_targets,
@@ -106,6 +111,89 @@ def test_the_loader_gives_the_steps_asked_for_in_order():
     loaded = [rows(batch) for batch in batch_loader(steps, first=2, last=6, workers=0)]
     assert loaded == [rows(steps[step]) for step in (2, 3, 4, 5)]
     assert list(batch_loader(steps, first=6, last=6, workers=0)) == []
+
+
+# --- from a worker to the training ---
+
+
+def test_a_batch_comes_from_a_worker_as_it_was_made_and_in_one_message():
+    steps = taught_dataset()
+    (batch,) = batch_loader(steps, first=1, last=2, workers=1)
+    made = steps[1]
+    assert list(batch.taught) == ["smile"]
+    for here, there in (
+        (batch.images, made.images),
+        *((batch.targets[task], made.targets[task]) for task in ("landmarks", "smile")),
+        (batch.taught["smile"], made.taught["smile"]),
+    ):
+        assert here.dtype == there.dtype
+        assert torch.equal(here, there)
+        assert not here.is_shared()  # as what torch sends in a file of its own is
+        here[:] = 0  # it can be written to
+    assert (batch.rows, batch.matrices) == (None, None)
+
+
+def test_a_batch_without_images_comes_with_its_places():
+    sent = Batch(None, {}, {}, torch.arange(3), torch.rand(3, 2, 3))
+    batch = ForkingPickler.loads(ForkingPickler.dumps(sent))
+    assert (batch.images, batch.targets, batch.taught) == (None, {}, {})
+    assert torch.equal(batch.rows, sent.rows)
+    assert torch.equal(batch.matrices, sent.matrices)
+
+
+def taught_dataset() -> StepDataset:
+    steps = dataset()
+    steps.caches[0].taught["smile"] = np.random.default_rng(0).random((10, 2), np.float32)
+    return steps
+
+
+def endless(fetched: list[int]) -> Iterator[int]:
+    while True:
+        fetched.append(len(fetched))
+        yield fetched[-1]
+
+
+def await_that(condition) -> None:
+    """Within ten seconds, however busy the machine."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_batches_are_fetched_before_they_are_asked_for_but_no_more_than_that():
+    fetched = []
+    ahead = fetched_ahead(endless(fetched), count=2)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    await_that(lambda: len(fetched) == 4)  # two were taken, two are ahead
+    time.sleep(0.02)
+    assert len(fetched) == 4
+    ahead.close()
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+def test_what_comes_after_the_last_batch_ends_or_raises_in_its_place():
+    assert list(fetched_ahead(iter(range(5)), count=3)) == [0, 1, 2, 3, 4]
+    assert list(fetched_ahead(iter([]), count=3)) == []
+
+    def broken():
+        yield 0
+        yield 1
+        raise ValueError("the worker is gone")
+
+    ahead = fetched_ahead(broken(), count=3)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    with pytest.raises(ValueError, match="the worker is gone"):
+        next(ahead)
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+def test_a_loader_that_is_left_in_the_middle_leaves_no_process():
+    batches = batch_loader(dataset(), first=0, last=50, workers=2)
+    assert rows(next(batches)) == rows(dataset()[0])
+    assert len(multiprocessing.active_children()) == 2
+    del batches
+    await_that(lambda: not multiprocessing.active_children())
 
 
 # --- several sets ---

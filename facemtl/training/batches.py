@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import cv2
@@ -21,6 +23,7 @@ from facemtl.face import ATTRIBUTES
 from facemtl.training.schedules.curriculum import Curriculum, easiest_first
 
 PREFETCH = 8  # batches that every worker makes ahead
+FETCHED = 2  # of them, those that have also come through the pipe
 LONGEST = 8  # times that balancing may show a rare face in one epoch
 
 
@@ -51,6 +54,12 @@ class Batch:
         """The batch in memory that a GPU can fetch from by itself; the loader calls this."""
         return self._each(Tensor.pin_memory)
 
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple]:
+        """Workers send a batch as arrays, in one message. Of tensors torch would share a file each, and for every one a
+        thread of the worker has to answer, which waits for Python's lock while the worker makes its next batch."""
+        arrays = self._each(Tensor.numpy)
+        return _arrived, (arrays.images, arrays.targets, arrays.taught, arrays.rows, arrays.matrices)
+
     def split(self, size: int) -> Iterator[Batch]:
         """Parts of at most ``size`` crops."""
         count = len(self.rows if self.images is None else self.images)
@@ -66,6 +75,11 @@ class Batch:
             {task: change(values) for task, values in part.items()} for part in (self.targets, self.taught)
         )
         return Batch(images, targets, taught, rows, matrices)
+
+
+def _arrived(*arrays: object) -> Batch:
+    """The batch of :meth:`Batch.__reduce__`."""
+    return Batch(*arrays)._each(torch.from_numpy)
 
 
 def stack_targets(faces: Sequence[Targets], tasks: Sequence[str], schema: str, taught: bool = False) -> dict:
@@ -205,14 +219,38 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides when to stop
 
 
-def batch_loader(dataset: StepDataset, first: int, last: int, workers: int, pin: bool = False) -> DataLoader:
-    """Batches of the steps ``first`` to ``last - 1``, in order; in pinned memory for a GPU, if wanted."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(first, last),
-        num_workers=workers,
-        worker_init_fn=_start_worker,
-        prefetch_factor=PREFETCH if workers else None,
-        pin_memory=pin,
+def batch_loader(dataset: StepDataset, first: int, last: int, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Batches of the steps ``first`` to ``last - 1``, in order; in pinned memory for a GPU, if wanted.
+
+    Workers make them ahead, and a thread of this process fetches them from the workers; without workers each is made
+    when it is asked for. Letting go of the iterator ends workers and thread.
+    """
+    batches = iter(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            prefetch_factor=PREFETCH if workers else None,
+            pin_memory=pin,
+        )
     )
+    # A loader that pins has a thread of its own, which fetches.
+    yield from fetched_ahead(batches) if workers and not pin else batches
+
+
+def fetched_ahead(batches: Iterator[Batch], count: int = FETCHED) -> Iterator[Batch]:
+    """The same batches, of which a thread fetches ``count`` before they are asked for.
+
+    To receive one takes the better part of a millisecond. Between two steps that would be lost; beside a step, which is
+    in torch and without Python's lock for most of its time, it is not. What ``batches`` raises is raised in its place.
+    """
+    thread = ThreadPoolExecutor(1, "batches")
+    try:
+        coming = deque(thread.submit(next, batches, None) for _ in range(count))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, batches, None))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -173,14 +173,13 @@ class Run:
     ) -> None:
         state, per_epoch = self.progress, self.dataset.steps_per_epoch
         last = self.steps if max_steps is None else min(max_steps, self.steps)
-        loader = batch_loader(self.dataset, state.step, last, self.recipe.workers, pin=self.device.type == "cuda")
         leads, first = self.world.leads, len(state.history) + 1
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=first) if leads else nullcontext()
         show = show and leads
         bar = tqdm(total=self.steps, initial=state.step, desc=self.recipe.name, unit="step", disable=not show)
         started, since = time.perf_counter(), state.step
         with interrupt_flag() as interrupted, bar, writer, self.watch.opened(state.step, leads):
-            for batch in loader:
+            for batch in batch_loader(self.dataset, state.step, last, self.recipe.workers, self.device.type == "cuda"):
                 self.step(batch.to(self.device))
                 bar.update()
                 if state.step % per_epoch == 0:
