@@ -21,6 +21,7 @@ from annotate_fakes import IDENTITY, Deadly, content, open_fake, png, write_pict
 from facemtl.annotate import PredictorOptions, Summary, annotate, read_rows, row_schema
 from facemtl.annotate import on_processes as processes_module
 from facemtl.annotate import work as work_module
+from facemtl.annotate.inputs import Item
 from facemtl.annotate.plan import Plan, only_one
 from facemtl.annotate.rows import arrow_schema, read_part, row_of
 from facemtl.annotate.run import check
@@ -110,8 +111,6 @@ def test_the_document_names_every_column():
 
 
 def test_a_name_that_is_no_text_is_written_with_escapes():
-    from facemtl.annotate.inputs import Item
-
     row = row_of(0, Item("a\udcff.jpg"), error="is bad")
     assert row["source"] == "a\\xff.jpg"
     json.dumps(row).encode()
@@ -322,7 +321,7 @@ def test_pictures_go_to_the_network_together_and_large_ones_alone(here, monkeypa
     monkeypatch.setattr(work_module, "BATCH_PIXELS", 2 * 30 * 32)
     seen.clear()
     annotate(["in"], here / "small", Spy, IDENTITY, format="jsonl", part_size=7, batch=3)
-    assert seen == [2, 2, 2, 1, 2, 1]
+    assert seen == [2, 1, 2, 1, 1, 2, 1]
 
 
 def test_a_predictor_that_cannot_be_opened_is_no_fault_of_the_pictures(here):
@@ -367,11 +366,11 @@ def test_a_process_that_dies_is_replaced(here):
     assert content(here / "out") == content(here / "quiet")
 
 
-def test_a_part_that_kills_every_process_is_named(here, monkeypatch):
+def test_a_batch_that_kills_every_process_is_named(here, monkeypatch):
     write_pictures(here / "in", [GREY, DARK, DEADLY, BRIGHT])
     (here / "killer").mkdir()
     monkeypatch.setattr(processes_module, "MOST_DEATHS", 1)
-    with pytest.raises(OutputError, match=r"died over part 1 \(inputs 2 to 3, in/002.png to in/003.png\).*code -9"):
+    with pytest.raises(OutputError, match=r"died over inputs 2 to 3 \(in/002.png to in/003.png\).*code -9"):
         annotate(["in"], here / "out", Deadly(here / "killer"), IDENTITY, format="jsonl", processes=2, part_size=2)
 
 

@@ -17,7 +17,7 @@ from facemtl.annotate.work import settings_of
 from facemtl.errors import ConfigError, DependencyError, OutputError
 from facemtl.predictor import Predictor
 
-PART_SIZE = 256  # inputs: what a kill can cost a process
+PART_SIZE = 256  # inputs: a kill costs the parts that are not whole, one a process
 BATCH = 16  # pictures
 ENGINES = ("local", "ray")
 

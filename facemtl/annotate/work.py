@@ -88,22 +88,37 @@ class Annotator:
 
     def make(self, part: int, done: Callable[[int], None] = lambda count: None) -> None:
         """Write the rows of a part; ``done`` hears how many inputs each batch had."""
-        first, items = self._plan.items(part)
         rows: list[dict[str, Any]] = []
-        for batch in self._batches(items):
-            pictures = [picture for _, picture, _, error in batch if error is None]
-            results = iter(self._describe(pictures))
-            for item, picture, time, error in batch:
-                faces: list[Face] = []
-                if error is None:
-                    faces, error = next(results)
-                size = None if picture is None else (picture.shape[1], picture.shape[0])
-                rows.append(row_of(first + len(rows), item, size, time, faces, error))
+        for batch in self.rows(*self._plan.items(part)):
+            rows += batch
             done(len(batch))
         write_rows(self._plan.path(part), rows)
 
+    def rows(self, first: int, items: list[Item]) -> Iterator[list[dict[str, Any]]]:
+        """Rows of inputs that follow one another, a batch at a time.
+
+        They are the same whoever makes those of the other inputs, if these begin at a batch of their part.
+
+        Args:
+            first: index of the first input.
+            items: the inputs.
+        """
+        size = self._plan.settings["batch"]
+        for start in range(0, len(items), size):
+            rows: list[dict[str, Any]] = []
+            for batch in self._batches(items[start : start + size]):
+                pictures = [picture for _, picture, _, error in batch if error is None]
+                results = iter(self._describe(pictures))
+                for item, picture, time, error in batch:
+                    faces: list[Face] = []
+                    if error is None:
+                        faces, error = next(results)
+                    extent = None if picture is None else (picture.shape[1], picture.shape[0])
+                    rows.append(row_of(first + start + len(rows), item, extent, time, faces, error))
+            yield rows
+
     def _batches(self, items: list[Item]) -> Iterator[list[tuple[Item, np.ndarray | None, float | None, str | None]]]:
-        """Items with their picture, its time, or the reason why there is none: as many as go to the network at once."""
+        """A batch of items with picture and time, or the reason why there is none; large ones in several parts."""
         batch, pixels = [], 0
         for item in items:
             picture = time = error = None
@@ -113,7 +128,7 @@ class Annotator:
             except FaceMTLError as reason:
                 error = str(reason)
             batch.append((item, picture, time, error))
-            if len(batch) == self._plan.settings["batch"] or pixels >= BATCH_PIXELS:
+            if pixels >= BATCH_PIXELS:
                 yield batch
                 batch, pixels = [], 0
         if batch:
