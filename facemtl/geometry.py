@@ -28,6 +28,8 @@ def check_boxes(boxes: np.ndarray) -> np.ndarray:
         BoxError: a wrong shape, a number that is not finite, or a box without area; names the box.
     """
     try:
+        if np.iscomplexobj(boxes):  # NumPy would leave out what is imaginary
+            raise TypeError("these are complex")
         array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise BoxError(f"boxes must be numbers of shape (N, 4), x1 y1 x2 y2: {error}") from None

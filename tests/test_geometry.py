@@ -80,6 +80,8 @@ def test_no_boxes_are_no_rows(none):
         ([[1, 2, 3], [1, 2, 3, 4]], "must be numbers"),
         ([["a", "b", "c", "d"]], "must be numbers"),
         ([[10**400, 0, 1, 1]], "must be numbers"),
+        (np.array([[0, 0, 1, 1]], complex), "must be numbers.*these are complex"),
+        ([[0, 0, 1, 1 + 0j]], "must be numbers.*these are complex"),
         ([[0, 0, 1, 1], [1, 2, np.nan, 4]], "box 1 is not finite"),
         ([[1, 2, None, 4]], "box 0 is not finite"),
         ([[-np.inf, 0, np.inf, 1]], "box 0 is not finite"),
