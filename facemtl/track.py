@@ -6,9 +6,8 @@ another, or change size and pose meanwhile, their ids may swap. A face that has 
 comes back elsewhere, is a new one.
 
 ``python tools/benchmark_live.py --parts identities`` counts the identity switches of five cut-out faces that cross
-within two seconds, up to three behind others at once (docs/live.md). Before a tracked face took one pass, there were 8
-in 12 such scenes, none in 9 of them (six of the scenes, without a switch, chose ``SHAPE_WEIGHT``). Where the network is
-right about every face that can be seen (``tests/moving_faces.py``): none.
+within two seconds, up to four behind others at once (docs/live.md; six of the scenes, which then had no switch, chose
+``SHAPE_WEIGHT``). Where the network is right about every face that can be seen (``tests/moving_faces.py``): none.
 """
 
 from __future__ import annotations
@@ -102,11 +101,13 @@ class _Track:
             velocity = self.state.velocity + step / span * (measured - self.state.velocity)
         self.face, self.box, self.state = face, box, _state(face, box, time, velocity)
 
-    def come_back(self, lost: _Track) -> None:
-        """Be the face that was lost: with its number, and the velocity that brought it from there to here."""
+    def come_back(self, lost: _Track, sure: bool) -> None:
+        """Be the face that was lost: with its number and, where the network is sure of it, the velocity that brought it
+        from there to here. Else it is half hidden still: its points say nothing against its motion before."""
         self.number = lost.number
         velocity = (self.state.centre - lost.alone.centre) / (self.state.time - lost.alone.time)
-        self.state = self.alone = replace(self.state, velocity=velocity)
+        self.state = replace(self.state, velocity=velocity if sure else lost.alone.velocity)
+        self.alone = self.state if sure else lost.alone
 
     def look_around(self, others: Iterable[_Track]) -> None:
         """Note whether it stands apart in this frame."""
@@ -360,15 +361,17 @@ class Tracker:
         if not len(boxes):
             return []
         taken = [look.box for look in going]
-        fresh: list[_Track] = []
+        fresh, sure = [], []
         late = self._searched < self._frame
         for face, given, score in zip(self._predict(frame, boxes=boxes), boxes, scores, strict=True):
             box = self._face_box(face)
-            if box is None or (late and presence(face, given, box) < 0):  # it has gone since
+            if box is None or any(same_place(box, other) for other in taken):
                 continue
-            if any(same_place(box, other) for other in taken):
+            there = presence(face, given, box) >= 0
+            if late and not there:  # it has gone since
                 continue
             taken.append(box)
+            sure.append(there)
             fresh.append(_Track(face, box, score, time, self._smoother()))
         costs = [[lost.return_cost(track.state, self._size, self._memory) for track in fresh] for lost in self._lost]
         pairs = assign(np.array(costs).reshape(len(self._lost), len(fresh)), math.inf)
@@ -377,7 +380,7 @@ class Tracker:
         for j, track in enumerate(fresh):
             track.confirmed = self._searched
             if j in back:
-                track.come_back(back[j])
+                track.come_back(back[j], sure[j])
             else:
                 track.number = next(self._numbers)
         return [_Look(track, track.face, track.box, 0.0) for track in fresh]

@@ -70,6 +70,20 @@ RETURN = """async ([boxes, returns]) => {
   return costs.map((cost) => (Number.isFinite(cost) ? cost : null));
 }"""
 
+# [box, velocity, found, sure], boxes [x, y, side, seconds] -> the velocity of a face that was lost and is found
+COME_BACK = """async ([box, velocity, found, sure]) => {
+  const { tracking } = await (await fetch("/model.json")).json();
+  const { Motion } = await import("/static/motion.mjs");
+  const start = ([x, y, side, time]) => {
+    const box = [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
+    return new Motion(Array(5).fill([x, y]), box, time, tracking);
+  };
+  const [lost, back] = [start(box), start(found)];
+  lost.now = lost.alone = { ...lost.alone, velocity };
+  back.comeBack(lost, sure);
+  return { velocity: back.now.velocity, keeps_alone: back.alone === lost.alone };
+}"""
+
 # A network of one GridSample -> its output
 RUN_GRID = """async ([bytes, x, grid]) => {
   const { browser } = await (await fetch("/model.json")).json();

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from page_scripts import FOLLOW, RETURN
+from page_scripts import COME_BACK, FOLLOW, RETURN
 from service import CHROMIUM, FLAGS, running
 
 from facemtl.face import Face
@@ -121,6 +121,14 @@ def test_a_face_behind_another_keeps_its_number(follow):
     assert found["seen"][0] == [[1, 100], [2, 300]]
     assert ids(found)[-1] == [1, 2]
     assert dict(found["seen"][-1]) == pytest.approx({1: 490, 2: 300}, abs=8)
+
+
+@pytest.mark.parametrize(("sure", "velocity"), [(True, [250, -250]), (False, [60, 0])])
+def test_a_face_that_is_found_again_half_hidden_keeps_its_motion(page, sure, velocity):
+    """(100, 100) at 60 pixels a second, lost; found 0.04 s later at (110, 90). See tests/test_track_crossing.py."""
+    found = page.evaluate(COME_BACK, [[100, 100, 80, 1.0], [60, 0], [110, 90, 80, 1.04], sure])
+    assert found["velocity"] == pytest.approx(velocity)
+    assert found["keeps_alone"] is not sure
 
 
 # --- the same as Python ---------------------------------------------------------------------------------------------

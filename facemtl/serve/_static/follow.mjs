@@ -112,7 +112,7 @@ export class Follower {
     this.lost = this.lost.filter((track) => ![...back.values()].includes(track));
     for (const track of fresh) {
       const lost = back.get(track);
-      if (lost) track.motion.comeBack(lost.motion);
+      if (lost) track.motion.comeBack(lost.motion, this.there(track.face, track.five, track.box, picture));
       track.smoother = new FaceSmoother(this.model, lost ? lost.smoother.number : ++this.count);
     }
   }

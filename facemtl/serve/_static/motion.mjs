@@ -24,11 +24,13 @@ export class Motion {
     this.now = { ...next, velocity };
   }
 
-  // Be the face that was lost: with the velocity that brought it from there to here.
-  comeBack(lost) {
+  // Be the face that was lost: with the velocity that brought it from there to here. Unless one is sure of it, it is
+  // still half hidden, and its points say nothing against its motion and shape before.
+  comeBack(lost, sure) {
     const step = this.now.time - lost.alone.time;
-    const velocity = this.now.centre.map((c, k) => (c - lost.alone.centre[k]) / step);
-    this.now = this.alone = { ...this.now, velocity };
+    const velocity = sure ? this.now.centre.map((c, k) => (c - lost.alone.centre[k]) / step) : lost.alone.velocity;
+    this.now = { ...this.now, velocity };
+    this.alone = sure ? this.now : lost.alone;
   }
 
   // Note whether its box stands apart from those of the others in this frame.
