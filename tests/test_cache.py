@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fuzzing import fuzz
 
 from facemtl.data import cache as cache_module
 from facemtl.data.cache import PATCH_SCALE, CropCache, build_cache
@@ -207,6 +208,39 @@ def test_a_damaged_file_is_cut_again(samples, folder, damage):
     (path,) = folder.iterdir()
     path.write_bytes(damage(path.read_bytes()))
     np.testing.assert_array_equal(build(samples, folder).patches, whole)
+
+
+@pytest.mark.parametrize("cases", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_bytes_changed_anywhere_never_give_another_patch(samples, folder, cases):
+    cache = build(samples[:2], folder, size=16)
+    (path,) = folder.iterdir()
+    assert path.stat().st_size == 128 + 2 * 16 * 16 + 8  # of which most changes hit the pixels, of no known value
+    assert cache.patches.nbytes == 2 * 16 * 16
+    del cache  # a mapped file must not be cut short
+
+    def equal(expected: np.ndarray, found: np.ndarray, numbers: bool) -> None:
+        np.testing.assert_array_equal(found, expected)
+
+    seen = fuzz(path, lambda: build(samples[:2], folder, size=16).patches.copy(), cases, seed=0, judge=equal)
+    assert seen == {"read": cases}
+
+
+def test_one_bit_of_one_pixel_is_noticed_and_a_file_of_earlier_versions_still_read(samples, folder, monkeypatch):
+    build(samples, folder)
+    (path,) = folder.iterdir()
+    good = path.read_bytes()
+    cut = []
+    monkeypatch.setattr(cache_module, "read_picture", lambda image: cut.append(image) or read_image(image))
+    path.write_bytes(good[:-8])  # they had no checksum
+    build(samples, folder)
+    assert not cut
+    path.write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
+    build(samples, folder)
+    assert len(cut) == 8
+    assert path.read_bytes() == good
+    path.write_bytes(good[:-3])  # within the checksum
+    build(samples, folder)
+    assert len(cut) == 16
 
 
 def test_several_that_cut_at_once_leave_one_whole_file(samples, folder):

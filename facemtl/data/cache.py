@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from facemtl.geometry import apply_affine, crop_matrix, invert_affine, warp_crop
 
 PATCH_SCALE = 2.0  # side of a patch over the side of the face box
 FORMAT = 1  # raise it when patches are cut differently
+MARK = b"CRC1"  # behind the patches: this, and the CRC-32 of all before it, 4 bytes, the low one first
+END = len(MARK) + 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,11 +135,21 @@ def _fingerprint(
 def _open(path: Path, shape: tuple[int, ...], changed: int) -> np.ndarray | None:
     """The patches if they are there, whole, and cut after the pictures were touched for the last time."""
     try:
+        data = np.memmap(path, np.uint8, "r")
+        end = data[-END:].tobytes()
+        marked = end.startswith(MARK)  # files of earlier versions end with their patches
+        if marked and end != _end(data[:-END]):
+            return None
         patches = np.load(path, mmap_mode="r")
         whole = isinstance(patches, np.memmap) and (patches.shape, patches.dtype) == (shape, np.uint8)
+        whole = whole and patches.offset + patches.nbytes == len(data) - END * marked
         return patches if whole and path.stat().st_mtime_ns >= changed else None
     except (OSError, ValueError, EOFError):
         return None
+
+
+def _end(data: np.ndarray) -> bytes:
+    return MARK + zlib.crc32(data).to_bytes(4, "little")
 
 
 def _cut(
@@ -151,6 +164,9 @@ def _cut(
             patch = warp_crop(read_picture(sample.image), matrices[i], shape[1])
             patches[i] = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if len(shape) == 3 else patch
         patches.flush()
+        end = _end(np.memmap(partial, np.uint8, "r"))
+        with partial.open("ab") as file:
+            file.write(end)
         os.utime(partial, ns=(began, began))  # what is touched from here on is newer
 
     write_beside(path, write)
