@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,7 +29,7 @@ from facemtl.data.cache import PATCH_SCALE, CropCache
 from facemtl.data.transforms import Augmentation, plain_crops
 from facemtl.errors import FaceMTLError
 from facemtl.face import ATTRIBUTES
-from facemtl.training.batches import StepDataset
+from facemtl.training.batches import Batch, StepDataset
 
 FACES, PATCH, CROP, BATCH = 10_000, 96, 40, 64
 ROUNDS, SECONDS = 5, 1.0
@@ -139,9 +139,9 @@ def main() -> int:
 
 
 def benchmark_waiting(recipe_file: Path, device_name: str, rounds: int) -> None:
-    """The share of a training's time in which it waits for a batch, all workers at work."""
+    """The time in which a training waits for its batches, all workers at work."""
     import torch
-    from benchmark import STEPS, rendered_data, time_parts
+    from benchmark import rendered_data, steady_batches, wait_for
 
     from facemtl.models.session import resolve_device
     from facemtl.training.engine import Run
@@ -152,15 +152,45 @@ def benchmark_waiting(recipe_file: Path, device_name: str, rounds: int) -> None:
     torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(recipe, rendered_data(recipe, Path(folder)), Path(folder), device)
-        shares, steps = [], []
-        for _ in range(rounds):
-            parts = time_parts(run)
-            total = sum(parts.values())
-            shares.append(100 * parts["waiting for a batch"] / total)
-            steps.append(1000 * total / STEPS)
+
+        def step(batch: Batch) -> None:
+            run.step(batch.to(device))
+            wait_for(device)
+
+        profiles = [profile(steady_batches(run), step) for _ in range(rounds)]
     print(f"{recipe.name}, batches of {recipe.batch_size}, {recipe.workers} worker(s), {device}")
-    print(f"  {statistics.median(steps):9.2f}  milliseconds a step")
-    print(f"  {statistics.median(shares):9.2f} %  of it waiting for a batch ({min(shares):.2f} to {max(shares):.2f})")
+    print(f"milliseconds of a step: of each round the median step; median (range) of {rounds} rounds")
+    for part in profiles[0]:
+        values = [found[part] for found in profiles]
+        print(f"  {statistics.median(values):9.3f} ({min(values):.3f} to {max(values):.3f})  {part}")
+
+
+def profile(batches: Iterator[Batch], step: Callable[[Batch], None]) -> dict[str, float]:
+    """Where the time of training steps goes: part -> milliseconds of the median step, or a share of all steps.
+
+    A step is ``waiting`` from when it asks for its batch until it has it. What of that is the ``hand-over``, its thread
+    at work to take the batch, is told by the thread's own clock; the rest is sleep until there is one.
+    """
+    waits, hands, steps = [], [], []
+    while True:
+        began, at_work = time.perf_counter(), time.thread_time()
+        batch = next(batches, None)
+        here = time.perf_counter()
+        if batch is None:
+            break
+        waits.append(here - began)
+        hands.append(time.thread_time() - at_work)
+        step(batch)
+        steps.append(time.perf_counter() - here)
+    found = {
+        "waiting for a batch": 1000 * statistics.median(waits),
+        "of it hand-over": 1000 * statistics.median(hands),
+        "the step itself": 1000 * statistics.median(steps),
+    }
+    return found | {
+        "% of all time waiting for a batch": 100 * sum(waits) / (sum(waits) + sum(steps)),
+        "% of the median step waiting": 100 * found["waiting for a batch"] / sum(list(found.values())[::2]),
+    }
 
 
 if __name__ == "__main__":
