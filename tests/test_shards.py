@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import results, tiny_faces, tiny_recipe, tiny_set, train_quietly
@@ -188,8 +189,12 @@ def test_a_flipped_byte_is_an_error_or_a_picture_or_a_valid_face(tmp_path_factor
     path = tmp_path_factory.mktemp("flipped") / "shard-000000.tar"
     path.write_bytes(data)
     try:
-        for samples in read_shard(path, 7):
+        found = list(read_shard(path, 7))
+        assert len(found) == 7
+        for samples in found:
             assert read_picture(samples[0].image).ndim == 3
+            for sample in samples:
+                whole(sample)
     except (DataError, ImageError) as error:
         assert "shard-000000" in str(error)
 
@@ -280,8 +285,13 @@ def test_the_loader_gives_batches_in_order_whatever_its_workers(folder, workers)
     assert [[faces[0].source for _, faces in batch] for batch in found] == [
         [samples[0].source for samples in batch] for batch in one.batches()
     ]
+    uninterrupted = stream(folder)
+    uninterrupted.resume(1)
+    assert [faces[0].source for batch in found for _, faces in batch] == sources(uninterrupted.batches())[3 * 4 :]
     assert len(found) == 7
-    assert found[0][0][0].dtype == np.uint8
+    for image, faces in (example for batch in found for example in batch):
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, read_picture(faces[0].image))
 
 
 def test_shares_out_of_range(folder):
