@@ -60,18 +60,14 @@ class Shared:
     def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
         """float32 (losses, all shared numbers): their gradients for the whole batch; the graph stays."""
         inputs = [self._features] if self.on == "features" else self.parameters
-        rows = []
-        for loss in losses:
+        sizes = [i.numel() for i in inputs]
+        rows = torch.zeros(len(losses), sum(sizes), device=inputs[0].device)
+        for row, loss in zip(rows, losses, strict=True):
             parts = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
-            rows.append(
-                torch.cat(
-                    [
-                        (torch.zeros_like(i) if part is None else part).reshape(-1).float()
-                        for i, part in zip(inputs, parts, strict=True)
-                    ]
-                )
-            )
-        return current_world().gradients(torch.stack(rows), self.on)
+            for place, part in zip(row.split(sizes), parts, strict=True):
+                if part is not None:
+                    place.copy_(part.reshape(-1))
+        return current_world().gradients(rows, self.on)
 
     def backward(self, losses: Sequence[Tensor], direction: Tensor) -> None:
         """Gradients of the sum of the losses after the shared part, and in it those that ``direction`` stands for."""
