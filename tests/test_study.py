@@ -244,6 +244,20 @@ def test_the_trial_with_the_least_held_out_error_is_taken(finished, comparison, 
         assert recipe == replace(comparison.methods[name], **comparison.tuning.tries[name][best])
 
 
+def test_of_equal_trials_the_one_that_changes_nothing_is_taken(comparison, root, monkeypatch):
+    own = comparison.methods["sum"].learning_rate
+    tries = ({"learning_rate": own / 2}, {"learning_rate": own}, {"learning_rate": 2 * own})
+    tuning = replace(comparison.tuning, tries=dict.fromkeys(comparison.methods, tries))
+    faces = len(read_split("mtfl_layout", "heldout", root))
+
+    def guesses(trials, results, split):
+        return {name: {task: np.ones((1, faces)) for task in recipe.tasks} for name, recipe in trials.methods.items()}
+
+    monkeypatch.setattr(module, "load_errors", guesses)
+    _, trials = module._tuned(replace(comparison, tuning=tuning), Path(), root)
+    assert {tuple(trial.chosen for trial in some) for some in trials.values()} == {(False, True, False)}
+
+
 def test_the_best_by_held_out_error_and_those_named_get_further_seeds(finished, comparison, root):
     settled = settle(comparison, finished / "results", root)
     error = {

@@ -147,7 +147,11 @@ def _trials(comparison: Comparison) -> Comparison:
 
 
 def _tuned(comparison: Comparison, results: Path, root: Path | None) -> tuple[Comparison, dict[str, tuple[Trial, ...]]]:
-    """The comparison with the keys of each method's best trial, the first of equals; and all trials."""
+    """The comparison with the keys of each method's best trial, and all trials.
+
+    Of equals the one that leaves the method as it is, else the first: trials in which a task has not begun to be
+    learned are all at a guess, and say nothing for the slowest of learning rates.
+    """
     tuning = comparison.tuning
     if not tuning:
         return comparison, {}
@@ -159,8 +163,8 @@ def _tuned(comparison: Comparison, results: Path, root: Path | None) -> tuple[Co
             _criterion(errors[f"{name}.trial{number}"], comparison.judged_tasks(name), tuning.criterion, samples)
             for number in range(len(tuning.tries[name]))
         ]
-        best = int(np.argmin(found))
         keys = tuning.tries[name]
+        best = min(range(len(keys)), key=lambda i: (found[i], changed(recipe, keys[i]) != recipe))
         trials[name] = tuple(Trial(keys[i], 100 * error, i == best) for i, error in enumerate(found))
         methods[name] = changed(recipe, keys[best])
     return replace(comparison, methods=methods, tuning=None), trials
