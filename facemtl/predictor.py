@@ -206,8 +206,9 @@ class Predictor:
         spec = self.spec
         matrices = [crop_matrix(box, spec.input_size, spec.crop_scale) for box in boxes]
         for _ in range(spec.passes - 1):
-            # Mirrored crops are kept for the last pass: here they cost as much and change what comes out by nothing.
-            found = self._run(images, matrices, (POINTS,), flip=False)[POINTS]
+            # Mirrored crops and refined points are kept for the last pass: here they cost as much and change what comes
+            # out by nothing.
+            found = self._run(images, matrices, (POINTS,), last=False)[POINTS]
             main = SCHEMAS[spec.schema].to_five(image_points(found, matrices, spec.input_size))
             matrices = [self._refined(five, matrix) for five, matrix in zip(main, matrices, strict=True)]
         return self._faces(images, boxes, scores, matrices)
@@ -217,7 +218,7 @@ class Predictor:
     ) -> list[Face]:
         """One face for each image and crop, in a single pass."""
         spec, count = self.spec, len(images)
-        outputs = self._run(images, matrices, self._outputs, spec.flip)
+        outputs = self._run(images, matrices, self._outputs)
         points = np.zeros((count, 0, 2), dtype=np.float32)
         if self._points_task:
             points = image_points(outputs[self._points_task], matrices, spec.input_size)
@@ -265,9 +266,11 @@ class Predictor:
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
     def _run(
-        self, images: list[np.ndarray], matrices: list[np.ndarray], names: Sequence[str], flip: bool
+        self, images: list[np.ndarray], matrices: list[np.ndarray], names: Sequence[str], last: bool = True
     ) -> dict[str, np.ndarray]:
-        """Outputs of the network for a crop of each image, averaged with those for the mirrored crop if ``flip``."""
+        """Outputs of the network for a crop of each image; the last pass has refined points, and averages with the
+        outputs for the mirrored crop where the model says so."""
+        flip = last and self.spec.flip
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
@@ -277,7 +280,7 @@ class Predictor:
                 crop[:] = warp_crop(image, matrix, size).transpose(2, 0, 1)
         if flip:
             crops = np.concatenate([crops, crops[..., ::-1]])
-        outputs = self._session.run(crops, names)
+        outputs = self._session.run(crops, names, refine=last)
         check_outputs(outputs, self.spec)
         return average_mirrored(outputs, self.spec) if flip else outputs
 

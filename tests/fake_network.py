@@ -39,11 +39,13 @@ class FakeSession:
         self.spec = spec
         self.answers = answers
         self.calls: list[tuple[np.ndarray, tuple[str, ...]]] = []
+        self.refined: list[bool] = []
 
-    def run(self, crops: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
         assert crops.dtype == np.uint8
         assert crops.shape[1:] == (self.spec.channels, self.spec.input_size, self.spec.input_size)
         self.calls.append((crops, tuple(names)))
+        self.refined.append(refine)
         return {name: np.float32([self.answers[name](crop) for crop in crops]) for name in names}
 
 

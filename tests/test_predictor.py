@@ -116,9 +116,10 @@ def test_the_second_crop_is_laid_upright_through_the_first_points(degrees):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3])
-def test_attributes_and_auxiliary_heads_wait_for_the_last_pass(passes):
+def test_attributes_auxiliary_heads_and_the_refiner_wait_for_the_last_pass(passes):
     session = full_session(passes=passes, flip=True)
     Predictor(session)(noise(), BOX)
+    assert session.refined == [False] * (passes - 1) + [True]
     assert [tasks for _, tasks in session.calls] == [("landmarks",)] * (passes - 1) + [session.spec.tasks]
 
 

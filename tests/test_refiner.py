@@ -92,6 +92,20 @@ def test_coarse_points_are_an_output_of_training_alone():
     assert set(model.eval()(crops(4))) == {"landmarks", "landmark_sigma", "smile"}
 
 
+def test_points_may_be_left_coarse():
+    torch.manual_seed(0)
+    model = refined(uncertainty=True).eval()
+    torch.nn.init.normal_(model.refiner.outer)
+    plain, without = model(crops(4)), model(crops(4), refine=False)
+    model.refiner = None
+    never = model(crops(4))
+    assert (plain["landmarks"] - without["landmarks"]).abs().max() > 0.1
+    assert list(without) == list(plain)
+    for name in plain:
+        torch.testing.assert_close(without[name], never[name])
+        assert name == "landmarks" or torch.equal(plain[name], without[name])
+
+
 def test_the_head_learns_from_its_own_points_and_the_refiner_from_the_moved_ones():
     model = refined().train()
     outputs = model(crops(4))

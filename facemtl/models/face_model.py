@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,12 +60,13 @@ class FaceModel(nn.Module):
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.heads)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, refine: bool | Tensor = True) -> dict[str, Tensor]:
         """uint8 crops (N, C, S, S), grey or BGR -> name -> output.
 
         ``landmarks`` and points of further schemas are (N, K, 2) in network coordinates
         (:func:`facemtl.geometry.points_to_crop`), ``landmark_sigma`` (N, K) likewise, ``angles`` (N, 3) degrees; every
-        other task is (N, classes) logits.
+        other task is (N, classes) logits. Without ``refine`` a refiner is left out; if that is a boolean scalar, an
+        exported graph has a branch.
         """
         images = self.standardise(images)
         if isinstance(self.backbone, Sharing):
@@ -90,7 +92,17 @@ class FaceModel(nn.Module):
         if self.refiner is not None:
             # The head learns from its own points, not through what the refiner makes of them.
             coarse = outputs[POINTS]
-            outputs[POINTS] = self.refiner(fine, coarse.detach())
+            outputs[POINTS] = self._refined(fine, coarse.detach(), refine)
             if self.training:
                 outputs[COARSE] = coarse
         return outputs
+
+    def _refined(self, fine: Sequence[Tensor], points: Tensor, refine: bool | Tensor) -> Tensor:
+        if isinstance(refine, Tensor):
+            return torch.cond(refine, self.refiner, _copied, (fine, points))
+        return self.refiner(fine, points) if refine else points
+
+
+def _copied(fine: Sequence[Tensor], points: Tensor) -> Tensor:
+    """The other branch: what a branch gives must be its own."""
+    return points.clone()

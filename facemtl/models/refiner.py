@@ -65,7 +65,7 @@ def windows(maps: Tensor, points: Tensor, side: int) -> Tensor:
     scale of the map, 0 outside of it."""
     count, channels, size = points.shape[1], maps.shape[1], maps.shape[-1]
     steps = (torch.arange(side, device=maps.device) - (side - 1) / 2) / size
-    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (side, side, 2), a constant when exported
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (side, side, 2), constant
     # torch's coordinates are -1 and 1 at the edges of a picture, network coordinates -1/2 and 1/2.
     grid = 2 * points[:, :, None, None] + 2 * around  # (N, K, side, side, 2)
     found = F.grid_sample(maps, grid.flatten(1, 2), align_corners=False)  # (N, C, K * side, side)

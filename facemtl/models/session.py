@@ -47,7 +47,7 @@ class TorchSession:
             torch.set_num_threads(threads)
         return cls(*load_model(path), where)
 
-    def run(self, crops: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            outputs = self._model(torch.from_numpy(crops).to(self._device))
-        return {task: outputs[task].cpu().numpy() for task in tasks}
+            outputs = self._model(torch.from_numpy(crops).to(self._device), refine)
+        return {name: outputs[name].cpu().numpy() for name in names}

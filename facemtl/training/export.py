@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from facemtl.files import write_beside
 from facemtl.models.face_model import FaceModel
 from facemtl.models.files import load_model
 from facemtl.models.gridnet import fuse
-from facemtl.session import INPUT, OnnxSession
+from facemtl.session import INPUT, REFINE, OnnxSession
 from facemtl.weights import METADATA_KEY, ModelSpec
 
 TOLERANCE = 1e-4  # largest absolute difference of any output, in its own units
 BATCHES = (1, 2, 7)
+OPSET = 18  # what the exporter translates to; its conversion to others forgets the branches of a graph
 
 
 class _Outputs(nn.Module):
@@ -32,8 +34,8 @@ class _Outputs(nn.Module):
         self.model = model
         self.names = tuple(names)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model(images)
+    def forward(self, images: Tensor, refine: Tensor | bool = True) -> tuple[Tensor, ...]:
+        outputs = self.model(images, refine)
         return tuple(outputs[name] for name in self.names)
 
 
@@ -65,16 +67,19 @@ def export_onnx(source: Path, target: Path) -> dict[str, float]:
 
 def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
     example = torch.zeros((2, spec.channels, spec.input_size, spec.input_size), dtype=torch.uint8)
+    inputs = {INPUT: example, REFINE: torch.tensor(True)} if spec.refine else {INPUT: example}
+    shapes = {INPUT: {0: torch.export.Dim("batch", min=1)}, REFINE: None}
     names = list(spec.outputs())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
             _Outputs(model, names),
-            (example,),
-            input_names=[INPUT],
+            tuple(inputs.values()),
+            input_names=list(inputs),
             output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=tuple(shapes[name] for name in inputs),
+            opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
@@ -84,16 +89,16 @@ def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def parity(model: FaceModel, spec: ModelSpec, path: Path) -> dict[str, float]:
-    """Output -> largest absolute difference between torch and the ONNX file, on seeded random crops."""
+    """Output -> largest absolute difference between torch and the ONNX file, on seeded crops, refined and not."""
     session = OnnxSession(path)
     rng = np.random.default_rng(0)
     names = list(spec.outputs())
     differences: dict[str, list[float]] = {name: [] for name in names}
-    for count in BATCHES:
+    for count, refine in product(BATCHES, (True, False) if spec.refine else (True,)):
         shape = (count, spec.channels, spec.input_size, spec.input_size)
         crops = rng.integers(0, 256, shape, dtype=np.uint8)
         with torch.inference_mode():
-            expected = model(torch.from_numpy(crops))
-        for name, output in session.run(crops, names).items():
+            expected = model(torch.from_numpy(crops), refine)
+        for name, output in session.run(crops, names, refine).items():
             differences[name].append(np.abs(output - expected[name].numpy()).max())
     return {name: float(np.max(values)) for name, values in differences.items()}

@@ -19,17 +19,19 @@ export async function loadPredictor(model, loaded = () => {}) {
     });
     loaded(name);
   }
-  async function run(name, data, shape) {
+  async function run(name, data, shape, refine = true) {
     const session = sessions[name];
     const tensor = new ort.Tensor(data instanceof Uint8Array ? "uint8" : "float32", data, shape);
-    const outputs = await session.run({ [session.inputNames[0]]: tensor });
+    const inputs = { [session.inputNames[0]]: tensor };
+    if (session.inputNames.includes("refine")) inputs.refine = new ort.Tensor("bool", [refine], []);
+    const outputs = await session.run(inputs);
     return name === "face" ? outputs : session.outputNames.map((output) => outputs[output]);
   }
   return new Predictor(run, model);
 }
 
 export class Predictor {
-  // run(name, data, shape): the outputs of a network; by their names for "face", in their order for the detector's
+  // run(name, data, shape, refine): the outputs of a network; by their names for "face", in their order for the detector's
   constructor(run, model) {
     this.run = run;
     this.model = model;
@@ -58,7 +60,7 @@ export class Predictor {
         return box ? cropMatrix(box, size, scale, rollOfFive(five)) : matrix;
       });
     }
-    const outputs = await this.read(picture, matrices, spec.flip);
+    const outputs = await this.read(picture, matrices);
     return found.map(({ box, score }, i) => {
       const row = Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[i]]));
       const face = describeFace(box, score, row, matrices[i], this.model);
@@ -67,14 +69,15 @@ export class Predictor {
     });
   }
 
-  // Name -> an array of numbers a crop.
-  async read(picture, matrices, flip) {
+  // Name -> an array of numbers a crop; mirrored crops and refined points are for the last pass.
+  async read(picture, matrices, last = true) {
     const { channels, input_size: size } = this.model.spec;
+    const flip = last && this.model.spec.flip;
     const crops = matrices.map((matrix) => planes(warpCrop(picture, matrix, size), channels));
     if (flip) crops.push(...crops.map((crop) => mirrored(crop, size)));
     const data = new Uint8Array(crops.length * channels * size * size);
     crops.forEach((crop, i) => data.set(crop, i * crop.length));
-    const outputs = await this.run("face", data, [crops.length, channels, size, size]);
+    const outputs = await this.run("face", data, [crops.length, channels, size, size], last);
     const rows = {};
     for (const [name, { data: values, dims }] of Object.entries(outputs)) {
       const width = values.length / dims[0];
