@@ -49,4 +49,4 @@ def makers(*scales: float):
 def values(sharing: Sharing, images: Tensor | None = None) -> dict[str, tuple[float, float]]:
     """Task -> the first feature and the grid's first number: the toy's sum of pixels times the scale, the scale."""
     read = sharing.by_task(ones() if images is None else images)
-    return {task: (features[0, 0].item(), grid.flatten()[0].item()) for task, (features, grid) in read.items()}
+    return {task: (features[0, 0].item(), grid.flatten()[0].item()) for task, (*_, grid, features) in read.items()}

@@ -43,7 +43,7 @@ def test_a_stage_is_a_resolution_or_a_block_and_together_they_are_the_backbone(n
     assert len(parameters) == len(list(backbone.parameters()))  # none stands in two stages
     x = torch.randn(3, *shapes[0])
     backbone.eval()
-    features, grid = run(stages.modules, x)
+    *_, grid, features = run(stages.modules, x)
     assert torch.equal(features, backbone(x))
     assert tuple(grid.shape[1:]) == shapes[-2]
     for stage, shape in zip(stages.modules, shapes[1:], strict=True):
@@ -67,7 +67,7 @@ def test_stages_know_whether_they_are_in_training():
 def test_the_toy_has_two_stages_of_known_values():
     stages = stages_of(ToyBackbone(2.0))
     assert stages.shapes == ((1, 2, 2), (1, 2, 2), (2,))
-    features, grid = run(stages.modules, ones())
+    *_, grid, features = run(stages.modules, ones())
     assert features.tolist() == [[8, 80]]  # four pixels of 2, times 1 and 10
     assert grid.flatten().tolist() == [2, 2, 2, 2]
 

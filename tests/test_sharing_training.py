@@ -234,7 +234,6 @@ def test_heat_maps_are_read_from_a_grid_of_the_task(sharing):
         ({"sharing": "mtan", "weighing": "gradnorm"}, r"set weighing_options.on = 'parameters'"),
         ({"sharing": "mtan", "weighing": "dynamic"}, r"set weighing_options.covariance = 0"),
         ({"cascade": CASCADE, "weighing": "dynamic"}, r"set weighing_options.covariance = 0"),
-        ({"sharing": "mtan", "refine": True, "backbone": "gridnet"}, "that all tasks share: set refine = false"),
         ({"cascade": {"pose": ["landmarks"], "landmarks": ["pose"]}}, "the cascade goes round in a circle"),
         ({"cascade": {"pose": "landmarks"}}, "cascade.pose = 'landmarks', expected a list of tasks"),
         ({"cascade": {"angles": ["pose"]}}, "'angles' is not among the tasks"),

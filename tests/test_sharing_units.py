@@ -74,11 +74,11 @@ def test_attention_by_hand():
         still(attention)
     with torch.no_grad():
         network.own["pose"][1].widen.norm.bias.copy_(torch.tensor([math.log(3), -50.0]))
-    features, grid = network.by_task(ones())["pose"]
+    *_, grid, features = network.by_task(ones())["pose"]
     # The stages give 2 everywhere, then 8 and 80; masks are 1/2, then 3/4 and 0.
     assert grid.flatten().tolist() == [1, 1, 1, 1]
     torch.testing.assert_close(features, torch.tensor([[6.0, 0.0]]))
-    torch.testing.assert_close(network.by_task(ones())["smile"][0], torch.tensor([[4.0, 40.0]]))
+    torch.testing.assert_close(network.by_task(ones())["smile"][-1], torch.tensor([[4.0, 40.0]]))
 
 
 def test_attention_reads_what_was_read_before_and_what_the_stage_gives():
@@ -156,7 +156,7 @@ def test_mmoe_with_one_expert_is_hard_sharing():
     images = torch.rand(3, 1, 2, 2)
     for split in (0, -1):
         read = MMoE(backbone, make, TASKS, experts=1, split=split).by_task(images)
-        for features, grid in read.values():
+        for *_, grid, features in read.values():
             assert torch.equal(features, backbone(images))
             assert torch.equal(grid, backbone.first(images))
 
@@ -192,5 +192,5 @@ def test_ple_whose_experts_are_one_network_is_that_network():
     backbone, _ = makers(2)
     images = torch.rand(3, 1, 2, 2)
     for split in (-1, -2):
-        for features, _ in PLE(*makers(2, 2, 2), TASKS, split=split).by_task(images).values():
+        for *_, features in PLE(*makers(2, 2, 2), TASKS, split=split).by_task(images).values():
             torch.testing.assert_close(features, backbone(images))

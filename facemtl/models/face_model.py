@@ -38,7 +38,8 @@ class FaceModel(nn.Module):
             :class:`facemtl.models.sharing.base.Sharing`, which gives each head features of its own.
         heads: task name -> points head (:mod:`facemtl.models.heads`) for points, else a module from (N, features) to
             that task's output.
-        refiner: moves the main points by what fine maps show around them, or None.
+        refiner: moves the main points by what the first two maps that their head's task reads show around them, or
+            None.
         cascade: which heads also read what others have said, or None.
     """
 
@@ -72,13 +73,13 @@ class FaceModel(nn.Module):
         if isinstance(self.backbone, Sharing):
             read = self.backbone.by_task(images)
         elif hasattr(self.backbone, "maps"):
-            *fine, grid = self.backbone.maps(images)
-            read = dict.fromkeys(self.heads, (self.backbone.vector(grid), grid))
+            maps = self.backbone.maps(images)
+            read = dict.fromkeys(self.heads, (images, *maps, self.backbone.vector(maps[-1])))
         else:
-            read = dict.fromkeys(self.heads, (self.backbone(images), None))
+            read = dict.fromkeys(self.heads, (None, self.backbone(images)))
         outputs: dict[str, Tensor] = {}
         for task in self.cascade.order:
-            vector, grid = read[task]
+            *_, grid, vector = read[task]
             vector = self.cascade.features(task, vector, outputs)
             if schema_of(task, next(iter(SCHEMAS))) is None:
                 outputs[task] = self.heads[task](vector)
@@ -92,7 +93,7 @@ class FaceModel(nn.Module):
         if self.refiner is not None:
             # The head learns from its own points, not through what the refiner makes of them.
             coarse = outputs[POINTS]
-            outputs[POINTS] = self._refined(fine, coarse.detach(), refine)
+            outputs[POINTS] = self._refined(read[POINTS][1:3], coarse.detach(), refine)
             if self.training:
                 outputs[COARSE] = coarse
         return outputs

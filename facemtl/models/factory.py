@@ -15,7 +15,7 @@ from facemtl.models.face_model import FaceModel
 from facemtl.models.gridnet import GridNet
 from facemtl.models.heads import NEEDS_GRID, POINT_HEADS, AnglesHead, ClassHead, DirectHead
 from facemtl.models.refiner import LocalRefiner
-from facemtl.models.sharing.registry import HARD, is_plain, shared_backbone
+from facemtl.models.sharing.registry import HARD, shared_backbone
 from facemtl.models.tcdcn import tcdcn_eccv2014, tcdcn_tpami2016
 from facemtl.models.timm_backbone import TimmBackbone
 
@@ -61,7 +61,8 @@ def create_model(
             points are regressed directly.
         uncertainty: also give the standard deviation of the main points.
         dropout: share of the features that attributes do without in training.
-        refine: look again at what lies around each main point (:class:`facemtl.models.refiner.LocalRefiner`).
+        refine: look again at what lies around each main point (:class:`facemtl.models.refiner.LocalRefiner`), on the
+            first two maps that the points read, however tasks share.
         sharing, sharing_options: what tasks share of the backbone, a key of
             :data:`facemtl.models.sharing.registry.SHARINGS`.
         cascade: task -> tasks whose outputs its head reads too, with ``cascade_gradients`` back through them
@@ -94,8 +95,6 @@ def create_model(
         raise ModelError(
             f"points head {points_head!r} reads the grid alone: take {POINTS} out of cascade, or set 'direct'"
         )
-    if refine and not is_plain(sharing, sharing_options or {}):
-        raise ModelError("refine reads maps of one backbone that all tasks share: set sharing = 'hard' without options")
 
     def head(task: str) -> nn.Module:
         features = body.features + sum(width_of(name, schema, attributes) for name in feeds.get(task, ()))

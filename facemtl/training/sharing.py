@@ -41,8 +41,6 @@ def check_sharing(recipe: Recipe) -> None:
         cascade_order(recipe.tasks, recipe.cascade)
     except ModelError as error:
         raise ConfigError(f"{start}{error}") from None
-    if recipe.refine and not is_plain(name, options):
-        raise ConfigError(f"{start}refine reads maps of one backbone that all tasks share: set refine = false")
     if recipe.points_head in NEEDS_GRID and "landmarks" in recipe.cascade:
         raise ConfigError(
             f"{start}points_head = {recipe.points_head!r} reads the grid alone: leave landmarks out of cascade"

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from facemtl.errors import ModelError
 from facemtl.models.sharing.stages import Stages
 
-Read = tuple[Tensor, Tensor]  # the features of a task, and the last map before them, which heat maps are read from
+# What a task reads on its way: the crops, then what each stage gives it: maps of half the side first, and a quarter;
+# the features last, and before them the map that heat maps are read from.
+Read = Sequence[Tensor]
 
 
 class Sharing(nn.Module):
@@ -17,7 +19,7 @@ class Sharing(nn.Module):
 
     Attributes:
         own: task -> what no other task's loss reaches; all else is shared.
-        trunk: what all tasks have read first, whose output is the last thing that is the same for them; or None.
+        trunk: the stages that all tasks read first, of which the last gives what is the same for all of them; or None.
 
     Args:
         backbone: a network of the kind, of which sizes are taken.
@@ -29,10 +31,10 @@ class Sharing(nn.Module):
         self.input_size, self.channels, self.features = backbone.input_size, backbone.channels, backbone.features
         self.tasks = tuple(tasks)
         self.own = nn.ModuleDict()
-        self.trunk: nn.Module | None = None
+        self.trunk: nn.Sequential | None = None
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        """Standardised crops (N, C, S, S) -> task -> features (N, F) and the map before them."""
+        """Standardised crops (N, C, S, S) -> task -> what it reads on its way, at last its features (N, F)."""
         raise NotImplementedError
 
 

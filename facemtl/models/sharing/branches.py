@@ -40,5 +40,5 @@ class Branches(Sharing):
                 stages = stages_of(make())
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        shared = self.trunk(images)
-        return {task: run(self.own[task], shared) for task in self.tasks}
+        *before, shared = run(self.trunk, images)
+        return {task: [*before, *run(self.own[task], shared)] for task in self.tasks}

@@ -75,9 +75,9 @@ class CrossStitch(Sharing):
         )
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        x = [images] * len(self.tasks)
-        grids = x
+        read = {task: [images] for task in self.tasks}
         for networks, unit in zip(self.stages, self.units, strict=True):
-            given = [networks[task](seen) for task, seen in zip(self.tasks, x, strict=True)]
-            grids, x = x, list(unit(torch.stack(given)))
-        return dict(zip(self.tasks, zip(x, grids, strict=True), strict=True))
+            given = [networks[task](read[task][-1]) for task in self.tasks]
+            for task, mixture in zip(self.tasks, unit(torch.stack(given)), strict=True):
+                read[task].append(mixture)
+        return read

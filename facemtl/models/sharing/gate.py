@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ class Gate(nn.Module):
         return self.linear(x).softmax(dim=1)
 
 
-def mixed(shares: Tensor, answers: list[Tensor]) -> Tensor:
+def mixed(shares: Tensor, answers: Sequence[Tensor]) -> Tensor:
     """sum over experts of (N, experts) times what each gave (N, ...)."""
     weights = shares.T.reshape(len(answers), -1, *[1] * (answers[0].ndim - 1))
-    return (weights * torch.stack(answers)).sum(dim=0)
+    return (weights * torch.stack(tuple(answers))).sum(dim=0)

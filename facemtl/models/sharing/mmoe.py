@@ -44,12 +44,10 @@ class MMoE(Sharing):
             self.own[task] = Gate(stages.shapes[first], experts)
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        given = self.stem(images)
-        answers, grids = zip(*(run(expert, given) for expert in self.experts), strict=True)
+        shared = run(self.stem, images)
+        _, *answers = zip(*(run(expert, shared[-1]) for expert in self.experts), strict=True)  # stage by stage
         found = {}
         for task in self.tasks:
-            shares = self.own[task](given)
-            # With experts of one stage the map before it is the trunk's own.
-            grid = given if len(self.experts[0]) == 1 else mixed(shares, list(grids))
-            found[task] = mixed(shares, list(answers)), grid
+            shares = self.own[task](shared[-1])
+            found[task] = [*shared, *(mixed(shares, stage) for stage in answers)]
         return found

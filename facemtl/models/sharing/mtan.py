@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facemtl.models.sharing.base import Read, Sharing
-from facemtl.models.sharing.stages import channels_of, stages_of
+from facemtl.models.sharing.stages import channels_of, run, stages_of
 
 Shape = tuple[int, ...]
 
@@ -111,14 +111,12 @@ class MTAN(Sharing):
             self.own[task] = nn.ModuleList(Attention(b, s, reduction) for b, s in zip(before, shapes, strict=True))
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        given = []
-        for stage in self.stages:
-            images = stage(images)
-            given.append(images)
+        _, *given = run(self.stages, images)
         found = {}
         for task in self.tasks:
-            read, before = None, None
+            read, before = [images], None
             for attention, x in zip(self.own[task], given, strict=True):
-                before, read = read, attention(x, read)
-            found[task] = read, before
+                before = attention(x, before)
+                read.append(before)
+            found[task] = read
         return found

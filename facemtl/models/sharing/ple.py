@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from facemtl.models.sharing.base import Read, Sharing, split_at
 from facemtl.models.sharing.gate import Gate, mixed
-from facemtl.models.sharing.stages import stages_of
+from facemtl.models.sharing.stages import run, stages_of
 
 SHARED = "shared"  # beside the tasks' names: what no task owns
 
@@ -76,8 +76,9 @@ class PLE(Sharing):
             self.levels.append(Level(here, gates))
 
     def by_task(self, images: Tensor) -> dict[str, Read]:
-        x = dict.fromkeys((SHARED, *self.tasks), self.stem(images))
-        before = x
+        shared = run(self.stem, images)
+        x = dict.fromkeys((SHARED, *self.tasks), shared[-1])
+        read = {task: list(shared) for task in self.tasks}
         for level in self.levels:
             parts = {who: level if who in level.experts else self.own[who] for who in (SHARED, *self.tasks)}
             answers = {who: [expert(x[who]) for expert in part.experts[who]] for who, part in parts.items()}
@@ -87,5 +88,7 @@ class PLE(Sharing):
             }
             if SHARED in level.gates:
                 mixtures[SHARED] = mixed(level.gates[SHARED](x[SHARED]), everything)
-            before, x = x, mixtures
-        return {task: (x[task], before[task]) for task in self.tasks}
+            for task in self.tasks:
+                read[task].append(mixtures[task])
+            x = mixtures
+        return read

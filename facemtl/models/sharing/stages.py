@@ -67,12 +67,12 @@ def stages_of(backbone: nn.Module) -> Stages:
     return Stages(tuple(parts), tuple(shapes))
 
 
-def run(stages: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the last of one or more stages gives, and what it was given: the features and the grid of a backbone."""
-    before = x
+def run(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """What the first of the stages is given, and what each of them gives."""
+    given = [x]
     for stage in stages:
-        before, x = x, stage(x)
-    return x, before
+        given.append(stage(given[-1]))
+    return given
 
 
 class _Known(fx.Proxy):

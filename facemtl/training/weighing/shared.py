@@ -46,7 +46,7 @@ class Shared:
         if on == "features" and sharing:
             if sharing.trunk is None:
                 raise ConfigError("tasks do not read the same features: set weighing_options.on = 'parameters'")
-            sharing.trunk.register_forward_hook(lambda _, __, features: self._note_features(features))
+            sharing.trunk[-1].register_forward_hook(lambda _, __, features: self._note_features(features))
         elif on == "features":
             reader = next(h for h in model.heads.values() if isinstance(h, HeatmapHead) or not self._from_grid)
             reader.register_forward_pre_hook(self._note)
