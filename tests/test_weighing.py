@@ -230,7 +230,7 @@ def test_a_grid_that_a_head_reads_is_where_features_are_shared(tmp_path, folder,
     )
     run = Run(recipe, tiny_data(recipe, faces, folder / "cache"), tmp_path, torch.device("cpu"))
     run.step(run.dataset[0])
-    assert run.weighing.shared._features.ndim == 4
+    assert run.weighing.shared._features[0].ndim == 4
     assert (run.weighing.weights != 1).all()
 
 

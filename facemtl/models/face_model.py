@@ -17,6 +17,7 @@ from facemtl.weights import SIGMA
 FLAT = 6.5  # variance in squared grey levels (of 255) below which a crop counts as flat, and its noise is not blown up
 LOGITS = f"{POINTS}_logits"  # outputs that only training sees
 COARSE = f"{POINTS}_coarse"
+OWN = ("heads.", "refiner.", "backbone.own.")  # names of parameters that one task has for itself begin so
 
 
 class Standardise(nn.Module):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from facemtl.models.face_model import OWN
 from facemtl.training.card import count_macs, count_parameters
 from facemtl.training.recipe import Recipe
-
-OWN = ("heads.", "backbone.own.")  # where a network keeps what one task has for itself
 
 
 def costs_of(recipe: Recipe, sharing: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from facemtl.errors import ConfigError
-from facemtl.models.face_model import FaceModel
+from facemtl.models.face_model import OWN, FaceModel
 from facemtl.models.heads import HeatmapHead
 from facemtl.models.sharing.base import Sharing
 from facemtl.training.distributed import current_world
@@ -19,12 +19,13 @@ ON = ("features", "parameters")
 class Shared:
     """The shared part of a network.
 
-    ``parameters``: all of them outside of the heads, and of what a task has for itself where not all is shared; every
-    loss costs a backward pass through the network.
+    ``parameters``: all of them outside of the heads, of the refiner, and of what a task has for itself where not all
+    is shared; every loss costs a backward pass through the network.
     ``features``: what the heads read (the last map where a head reads that), after Sener and Koltun, "Multi-Task
     Learning as Multi-Objective Optimization" (NeurIPS 2018): every loss costs a backward pass through its head, and
-    one pass goes through the rest. Where tasks branch off it is what the branches read. Losses of tasks that label
-    different faces never conflict there.
+    one pass goes through the rest. Where tasks branch off it is what the branches read. A refiner reads maps that come
+    before: what is read of them belongs to the features, with zeros for all tasks but the points. Losses of tasks that
+    label different faces never conflict there.
 
     Raises ConfigError if all of it is frozen, or no features are common to the tasks.
 
@@ -35,13 +36,12 @@ class Shared:
     def __init__(self, model: FaceModel, on: str) -> None:
         self.on = on
         sharing = model.backbone if isinstance(model.backbone, Sharing) else None
-        own = ("heads.", "backbone.own.") if sharing else ("heads.",)
-        inside = [p for name, p in model.named_parameters() if not name.startswith(own)]
+        inside = [p for name, p in model.named_parameters() if not name.startswith(OWN)]
         self.parameters = [p for p in inside if p.requires_grad]
         if not self.parameters:
             raise ConfigError("nothing that tasks share is trained: thaw some of it, or set weighing = 'fixed'")
-        self.own = [p for name, p in model.named_parameters() if name.startswith(own) and p.requires_grad]
-        self._features: Tensor | None = None
+        self.own = [p for name, p in model.named_parameters() if name.startswith(OWN) and p.requires_grad]
+        self._features: list[Tensor] = []
         self._from_grid = any(isinstance(head, HeatmapHead) for head in model.heads.values())
         if on == "features" and sharing:
             if sharing.trunk is None:
@@ -50,16 +50,27 @@ class Shared:
         elif on == "features":
             reader = next(h for h in model.heads.values() if isinstance(h, HeatmapHead) or not self._from_grid)
             reader.register_forward_pre_hook(self._note)
+        if on == "features" and model.refiner:
+            self._trunk = len(sharing.trunk) if sharing else None
+            model.refiner.register_forward_pre_hook(self._note_maps)
 
     def _note(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._features = inputs[1] if self._from_grid else inputs[0]
+        self._features = [inputs[1] if self._from_grid else inputs[0]]
 
     def _note_features(self, features: Tensor) -> None:
-        self._features = features
+        self._features = [features]
+
+    def _note_maps(self, _: nn.Module, inputs: tuple[Sequence[Tensor], Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        maps, points = inputs
+        (features,) = self._features
+        # Views, through which nothing but the refiner's gradients go. Maps that are or follow the features need none.
+        views = [early.view_as(early) for early in maps[: self._trunk] if early is not features]
+        self._features.extend(views)
+        return (*views, *maps[len(views) :]), points
 
     def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
         """float32 (losses, all shared numbers): their gradients for the whole batch; the graph stays."""
-        inputs = [self._features] if self.on == "features" else self.parameters
+        inputs = self._features if self.on == "features" else self.parameters
         sizes = [i.numel() for i in inputs]
         rows = torch.zeros(len(losses), sum(sizes), device=inputs[0].device)
         for row, loss in zip(rows, losses, strict=True):
@@ -73,9 +84,10 @@ class Shared:
         """Gradients of the sum of the losses after the shared part, and in it those that ``direction`` stands for."""
         total = torch.stack(list(losses)).sum()
         if self.on == "features":
-            features, self._features = self._features, None
-            own = current_world().own(direction)
-            features.register_hook(lambda _: own.view(features.shape).to(features.dtype))
+            features, self._features = self._features, []
+            own = current_world().own(direction).split([tensor.numel() for tensor in features])
+            for tensor, part in zip(features, own, strict=True):
+                tensor.register_hook(lambda old, part=part: part.view(old.shape).to(old.dtype))
             total.backward()
             return
         total.backward(inputs=self.own)
