@@ -159,6 +159,16 @@ def test_an_aggregator_changes_what_is_shared_alone(tmp_path, data):
         assert same == (not name.startswith("backbone.trunk.")), name
 
 
+@pytest.mark.parametrize("cascade", [CASCADE, {"smile": ["landmarks"]}, {"landmarks": ["smile", "pose"]}])
+@pytest.mark.parametrize("on", ["parameters", "features"])
+def test_a_mean_is_a_third_of_the_sum_of_three_tasks_also_in_a_cascade(tmp_path, data, cascade, on):
+    plain = gradients(new_run(recipe_of(cascade=cascade), data, tmp_path))
+    run = new_run(recipe_of(cascade=cascade, weighing="mean", weighing_options={"on": on}), data, tmp_path)
+    for name, grad in gradients(run).items():
+        expected = plain[name] if name.startswith("heads.") else plain[name] / 3
+        torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-5)
+
+
 # --- whole trainings ---
 
 

@@ -42,14 +42,16 @@ class Shared:
             raise ConfigError("nothing that tasks share is trained: thaw some of it, or set weighing = 'fixed'")
         self.own = [p for name, p in model.named_parameters() if name.startswith(OWN) and p.requires_grad]
         self._features: list[Tensor] = []
-        self._from_grid = any(isinstance(head, HeatmapHead) for head in model.heads.values())
+        of_the_grid = [head for head in model.heads.values() if isinstance(head, HeatmapHead)]
+        self._from_grid = bool(of_the_grid)
         if on == "features" and sharing:
             if sharing.trunk is None:
                 raise ConfigError("tasks do not read the same features: set weighing_options.on = 'parameters'")
             sharing.trunk[-1].register_forward_hook(lambda _, __, features: self._note_features(features))
         elif on == "features":
-            reader = next(h for h in model.heads.values() if isinstance(h, HeatmapHead) or not self._from_grid)
-            reader.register_forward_pre_hook(self._note)
+            # A head that other outputs are fed to reads more than the features; in a cascade there is one that is not.
+            unfed = [head for task, head in model.heads.items() if task not in model.cascade.feeds]
+            (of_the_grid or unfed)[0].register_forward_pre_hook(self._note)
         if on == "features" and model.refiner:
             self._trunk = len(sharing.trunk) if sharing else None
             model.refiner.register_forward_pre_hook(self._note_maps)
