@@ -8,7 +8,7 @@ trained and stored; networks are run with their sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from facemtl.models.sharing.group_lasso import l1_lq
 from facemtl.models.sharing.soft import Soft
 
-BLOCK, SPARSE = "original0", "original1"  # how torch calls the two parts of a parametrised weight
+BLOCK, SPARSE = ".original0", ".original1"  # how torch calls the two parts of a parametrised weight
 
 
 class _Sum(nn.Module):
@@ -58,14 +58,6 @@ class Dirty(Soft):
                     parametrize.register_parametrization(module, name, _Sum())
 
     def penalty(self, present: Container[str]) -> Tensor:
-        block = sum(l1_lq(stack, float("inf")) for stack in self._parts(present, BLOCK))
-        sparse = sum(stack.abs().sum() for stack in self._parts(present, SPARSE))
+        block = sum(l1_lq(stack, float("inf")) for stack in self.stacks(present, BLOCK))
+        sparse = sum(stack.abs().sum() for stack in self.stacks(present, SPARSE))
         return self.block * block + self.sparse * sparse
-
-    def _parts(self, present: Container[str], part: str) -> Iterator[Tensor]:
-        networks = [
-            [p.flatten() for name, p in self.own[task].named_parameters() if name.endswith(f".{part}")]
-            for task in self.tasks
-        ]
-        for rows in zip(*networks, strict=True):
-            yield torch.stack([r if t in present else r.detach() for t, r in zip(self.tasks, rows, strict=True)])

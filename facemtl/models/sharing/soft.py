@@ -42,11 +42,11 @@ class Soft(Branches):
         """The term of the loss, a scalar; only the networks of tasks that are present have a gradient."""
         return self.strength * sum(self.of_stack(stack) for stack in self.stacks(present))
 
-    def stacks(self, present: Container[str]) -> Iterator[Tensor]:
-        """Every penalised parameter of all networks, a row a task: (T, numbers)."""
+    def stacks(self, present: Container[str], ending: str = "") -> Iterator[Tensor]:
+        """Every penalised parameter of all networks, a row a task: (T, numbers); those whose names end so."""
         networks = [dict(self.own[task].named_parameters()) for task in self.tasks]
         for name, first in networks[0].items():
-            if self.weights_only and first.ndim < 2:
+            if not name.endswith(ending) or (self.weights_only and first.ndim < 2):
                 continue
             rows = [network[name].flatten() for network in networks]
             yield torch.stack([r if t in present else r.detach() for t, r in zip(self.tasks, rows, strict=True)])
