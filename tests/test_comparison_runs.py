@@ -32,6 +32,7 @@ from facemtl.training.comparison_runs import (
     training_data,
 )
 from facemtl.training.recipe import Recipe
+from facemtl.training.study import run_study
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +165,14 @@ def test_a_run_without_its_result_is_judged_again_and_not_trained(finished, comp
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["smile"]
 
 
-def test_jobs_out_of_range(comparison, root, tmp_path):
-    with pytest.raises(ConfigError, match="jobs must be at least 1, found 0"):
-        run_comparison(comparison, tmp_path, tmp_path, tmp_path, root, jobs=0)
+@pytest.mark.parametrize("run", [run_comparison, run_study])
+def test_jobs_and_engines_out_of_range_are_refused_before_anything_is_read_or_cut(run, comparison, tmp_path):
+    nothing_to_do = replace(comparison, methods={})
+    for asked in (comparison, nothing_to_do):
+        with pytest.raises(ConfigError, match="jobs must be at least 1, found 0"):
+            run(asked, *(tmp_path / name for name in ("runs", "results", "cache", "no data")), jobs=0)
+        with pytest.raises(ConfigError, match="unknown engine 'rya'; known: local, ray"):
+            run(asked, *(tmp_path / name for name in ("runs", "results", "cache", "no data")), engine="rya")
 
 
 # --- results that are not what they should be -------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
         ("tasks = []", "landmarks_wflw98, landmarks_lapa106, glasses, smile, gender, pose, age, angles"),
         ('tasks = ["landmark"]', "some of landmarks, landmarks_ibug68, "),
         ('tasks = ["landmarks_mtfl5"]', "some of landmarks, landmarks_ibug68, "),
+        ('tasks = ["landmarks", "pose", "pose"]', "some of landmarks, .*, each once"),
         ('data = "mtfl6"', "one of mtfl, udacity68, genki4k, utkface"),
         ("mix = {genki4k = 1.0}", "shares over 0 of mtfl and others of"),
         ("mix = {mtfl = 1.0, mtfl6 = 0.5}", "shares over 0 of mtfl and others of mtfl, udacity68"),
@@ -162,6 +163,8 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
         ("fraction = 0", "over 0, at most 1"),
         ("fraction = 1.1", "over 0, at most 1"),
         ("dropout = 1", "at least 0, under 1"),
+        ("momentum = 1", "at least 0, under 1"),
+        ("momentum = -0.1", "at least 0, under 1"),
         ("ema = 1", "at least 0, under 1"),
         ("ema = -0.1", "at least 0, under 1"),
         ("passes = 0", "1, or more with landmarks"),
@@ -188,6 +191,12 @@ def test_a_value_out_of_range_is_refused_with_what_is_expected(tmp_path, line, e
     key = line.split(" = ")[0]
     with pytest.raises(ConfigError, match=rf"{key} = .*, expected .*{expected}"):
         read_recipe(write(tmp_path, line))
+
+
+def test_shares_of_crops_are_of_one_whole(tmp_path):
+    assert read_recipe(write(tmp_path, "refined = 0.7\nrough = 0.3")).rough == 0.3
+    with pytest.raises(ConfigError, match=r"refined = 0\.5 and rough = 0\.6 are shares of the same crops: lower one"):
+        read_recipe(write(tmp_path, "rough = 0.6"))
 
 
 def test_a_second_pass_early_stopping_and_deviations_need_landmarks():

@@ -27,7 +27,7 @@ from facemtl.training.comparison import Comparison
 from facemtl.training.costs import Cost, measure
 from facemtl.training.engine import MODEL, train
 from facemtl.training.metrics import nme
-from facemtl.training.placing import place
+from facemtl.training.placing import check_placing, place
 from facemtl.training.recipe import Recipe, recipe_from_dict
 from facemtl.training.training_data import TrainingData
 
@@ -95,6 +95,7 @@ def run_comparison(
         ConfigError, DependencyError: as there; or ``results`` or ``runs`` holds a run of another recipe.
         DataError: a damaged result, or data that lack a label.
     """
+    check_placing(jobs, engine)
     todo = unfinished(comparison, results)
     if not todo:
         return

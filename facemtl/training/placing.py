@@ -30,11 +30,20 @@ def place(calls: Sequence[Callable[[], Any]], jobs: int, engine: str = "local") 
         DependencyError: Ray is not installed.
         Exception: what a call raised; those that have not begun are not made.
     """
+    check_placing(jobs, engine)
+    return _locally(calls, jobs) if engine == "local" else _on_ray(calls, jobs)
+
+
+def check_placing(jobs: int, engine: str) -> None:
+    """Raise where :func:`place` would, for those who have much to prepare before.
+
+    Raises:
+        ConfigError: arguments out of their range.
+    """
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, found {jobs}")
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
-    return _locally(calls, jobs) if engine == "local" else _on_ray(calls, jobs)
 
 
 def _locally(calls: Sequence[Callable[[], Any]], jobs: int) -> Iterator[Any]:

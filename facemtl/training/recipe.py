@@ -158,7 +158,10 @@ class Recipe:
                 ),
                 f"shares over 0 of {self.data} and others of {', '.join(DATA_SETS)}",
             ),
-            "tasks": (bool(self.tasks) and set(self.tasks) <= set(known), f"some of {', '.join(known)}"),
+            "tasks": (
+                bool(self.tasks) and set(self.tasks) <= set(known) and len(set(self.tasks)) == len(self.tasks),
+                f"some of {', '.join(known)}, each once",
+            ),
             "points_head": (self.points_head in POINT_HEADS, f"one of {', '.join(POINT_HEADS)}"),
             "uncertainty": (
                 not self.uncertainty or POINTS in self.tasks,
@@ -182,6 +185,7 @@ class Recipe:
             "points_loss": (self.points_loss in POINT_LOSSES, f"one of {', '.join(POINT_LOSSES)}"),
             "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
             "fraction": (0 < self.fraction <= 1, "over 0, at most 1"),
+            "momentum": (0 <= self.momentum < 1, "at least 0, under 1"),
             "ema": (0 <= self.ema < 1, "at least 0, under 1"),
             "dropout": (0 <= self.dropout < 1, "at least 0, under 1"),
             "refine": (not self.refine or POINTS in self.tasks, "false where landmarks are not among the tasks"),
@@ -211,6 +215,11 @@ class Recipe:
         for key, (fits, expected) in checks.items():
             if not fits:
                 raise ConfigError(f"recipe {self.name!r}: {key} = {getattr(self, key)!r}, expected {expected}")
+        if self.refined + self.rough > 1:
+            raise ConfigError(
+                f"recipe {self.name!r}: refined = {self.refined} and rough = {self.rough} are shares of the same "
+                "crops: lower one of them until they are 1 or less together"
+            )
         check_weighing(self)
         check_schedules(self)
         check_sharing(self)

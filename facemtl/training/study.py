@@ -21,6 +21,7 @@ from facemtl.errors import FaceMTLError
 from facemtl.landmarks import POINTS
 from facemtl.training.comparison import Comparison, changed
 from facemtl.training.comparison_runs import check_labels, load_errors, run_comparison, training_data, unfinished
+from facemtl.training.placing import check_placing
 from facemtl.training.recipe import Recipe
 from facemtl.training.statistics import group_error
 from facemtl.training.weighing.registry import create_weighing
@@ -71,6 +72,7 @@ def run_study(
     Raises:
         ConfigError, DataError: as there; before anything is trained if a method cannot work or lacks labels.
     """
+    check_placing(jobs, engine)  # what follows may cut the patches of a data set
     check_study(comparison, results, cache, root)
     if comparison.tuning:
         run_comparison(_trials(comparison), runs / TRIALS, results / TRIALS, cache, root, jobs, engine)
