@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facemtl.errors import BoxError, ConfigError, FaceMTLError, OutputError, SourceError
+from facemtl.errors import BoxError, ConfigError, FaceMTLError, SourceError
 
 if TYPE_CHECKING:
     from facemtl.demo import Summary
@@ -216,6 +216,7 @@ def _quiet_opencv() -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     from facemtl.draw import draw_faces
+    from facemtl.files import make_folder
     from facemtl.image import read_image, write_image
     from facemtl.outputs import frame_record
     from facemtl.sources import Frame
@@ -234,7 +235,7 @@ def _predict(args: argparse.Namespace) -> int:
         image = read_image(path)
         faces = predict(image, boxes=boxes)
         if args.out:
-            _make_folder(Path(args.out).parent)
+            make_folder(Path(args.out).parent)
             write_image(args.out, draw_faces(image, faces))
         if args.format:
             found.append((path, image.shape[1], image.shape[0], faces))
@@ -247,13 +248,6 @@ def _predict(args: argparse.Namespace) -> int:
 
         print(format_text([ImageFaces(*image) for image in found], args.format), end="")
     return 0
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 def _box(text: str) -> list[float]:

@@ -19,7 +19,8 @@ from facemtl.controls import HELP_TEXT, RECORD, SNAPSHOT, TRACKING, Controls
 from facemtl.draw import draw_faces, mirror_face
 from facemtl.errors import DependencyError, ImageError, SourceError
 from facemtl.face import Face
-from facemtl.outputs import DEFAULT_FPS, Pictures, Videos, frame_record, json_lines, make_folder
+from facemtl.files import make_folder
+from facemtl.outputs import DEFAULT_FPS, Pictures, Videos, frame_record, json_lines
 from facemtl.pipeline import run_stages
 from facemtl.sources import Frame, Source
 from facemtl.track import Tracker

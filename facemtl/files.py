@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from facemtl.errors import OutputError
+
 _numbers = itertools.count()
 
 
@@ -27,7 +29,26 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file :func:`beside` ``path``; folders on the way are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside(path) as partial:
-        write(partial)
+    """Let ``write`` make a file :func:`beside` ``path``; folders on the way are made.
+
+    Raises:
+        OutputError: nothing can be written there, or the disk is full; what was there before still is.
+    """
+    make_folder(path.parent)
+    try:
+        with beside(path) as partial:
+            write(partial)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those on the way.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {path} cannot be made: {error.strerror}") from None

@@ -13,7 +13,7 @@ import numpy as np
 
 from facemtl.errors import OutputError
 from facemtl.face import Face
-from facemtl.files import beside
+from facemtl.files import beside, make_folder
 from facemtl.image import write_image
 from facemtl.recording import Recording, import_av
 from facemtl.sources import ANNOTATED_SUFFIX, Frame, Source
@@ -148,18 +148,6 @@ class _NoFramesError(Exception):
 
 def _now() -> str:
     return time.strftime("-%Y%m%d-%H%M%S")
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those on the way.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {path} cannot be made: {error.strerror}") from None
 
 
 @contextmanager

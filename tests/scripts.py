@@ -1,4 +1,4 @@
-"""The prepare.py of a data set, run in this process as a user runs it."""
+"""Scripts of tools/ and datasets/, which are no packages, run in this process as a user runs them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
-DATASETS = Path(__file__).parents[1] / "datasets"
+ROOT = Path(__file__).parents[1]
 
 
-def run_prepare(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit status of ``datasets/<name>/prepare.py`` called with these arguments."""
-    script = str(DATASETS / name / "prepare.py")
+def run_script(path: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit status of a script, such as ``tools/card.py``, called with these arguments."""
+    script = str(ROOT / path)
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(script, run_name="__main__")
     return stop.value.code
+
+
+def run_prepare(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit status of ``datasets/<name>/prepare.py`` called with these arguments."""
+    return run_script(f"datasets/{name}/prepare.py", monkeypatch, *arguments)

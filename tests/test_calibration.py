@@ -8,7 +8,10 @@ import pytest
 from fake_network import spec
 from random_predictions import random_predictions
 from scipy.special import softmax
+from scripts import run_script
+from tiny_training import tiny_recipe, tiny_set
 
+from facemtl.models.files import save_model
 from facemtl.training.calibration import (
     LEAST_ANSWERED,
     TEMPERATURES,
@@ -203,3 +206,16 @@ def test_a_fit_keeps_its_offsets_and_fits_the_rest_on_what_they_leave():
     assert check(faces, offsets=offsets)["attributes"]["smile"] == check(moved)["attributes"]["smile"] | {
         "ece_before": check(faces)["attributes"]["smile"]["ece_before"]
     }
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_model_stays(tmp_path, monkeypatch, capsys):
+    tiny_set(tmp_path / "mtfl_layout")
+    monkeypatch.setenv("FACEMTL_DATA", str(tmp_path))
+    recipe = tiny_recipe(tasks=("landmarks", "smile"), passes=1, flip=False)
+    save_model(tmp_path / "run" / "model.safetensors", recipe.create_model(), recipe.spec(40, 1))
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    figure = tmp_path / "run" / "model.safetensors" / "figure.png"
+    options = ("--data", "mtfl_layout", "--boxes", "truth", "--figure", figure)
+    assert run_script("tools/calibrate.py", monkeypatch, tmp_path / "run", *options) == 2
+    assert capsys.readouterr().err == f"the folder {figure.parent} cannot be made: File exists\n"
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before

@@ -120,6 +120,10 @@ def test_what_cannot_be_checked_is_one_sentence(faces, tmp_path, monkeypatch, ca
         assert error.startswith("error: ") and error.count("\n") == 1, error
     assert run(monkeypatch, f"mtfl_layout={faces}:train", "--model", "nobody", "--out", tmp_path / "out") == 2
     assert run(monkeypatch, f"mtfl_layout={faces}:train", "--asked", "0") == 2
+    capsys.readouterr()
+    blocked = faces / "training.txt" / "out"
+    assert run(monkeypatch, f"mtfl_layout={faces}:test", "--model", "none", "--out", blocked) == 2
+    assert capsys.readouterr().err == f"error: the folder {blocked} cannot be made: Not a directory\n"
 
 
 def test_the_parts_of_a_set(faces, genki_root):

@@ -135,6 +135,7 @@ def test_tables_only_needs_no_training(folder, finished, compare, tmp_path, caps
         (["small.toml", "--data-root", "data", "--tables-only", "--results", "nowhere"], "is missing: this run is not"),
         (["small.toml", "--data-root", "nowhere", "--results", "new"], "training.txt is missing"),
         (["small.toml", "--data-root", "data", "--results", "new", "--jobs", "0"], "jobs must be at least 1"),
+        (["small.toml", "--data-root", "data", "--results", "small.toml/new"], "the folder small.toml/new cannot be"),
         (["small.toml", "--set", "tasks"], "--set takes key=value"),
     ],
 )
@@ -164,4 +165,4 @@ def test_ctrl_c_saves_and_the_same_command_continues(folder, compare, tmp_path, 
     assert status == 130
     assert "interrupted; the same command continues" in capsys.readouterr().err
     assert checkpoint.is_file()
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "results").iterdir())

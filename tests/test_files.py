@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from facemtl.files import beside, write_beside
+from facemtl.errors import OutputError
+from facemtl.files import beside, make_folder, write_beside
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -31,9 +32,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_writer_that_writes_nothing_is_an_error_and_the_old_file_stays(tmp_path):
     (tmp_path / "report.html").write_text("old")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OutputError, match=r"report\.html cannot be written: No such file or directory"):
         write_beside(tmp_path / "report.html", lambda partial: None)
     assert contents(tmp_path) == {"report.html": "old"}
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"the folder .*file/run cannot be made: Not a directory"):
+        make_folder(tmp_path / "file" / "run")
+    with pytest.raises(OutputError, match=r"the folder .*file cannot be made: File exists"):
+        write_beside(tmp_path / "file" / "log.csv", lambda partial: partial.write_text("new"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="folder cannot be written: Is a directory"):
+        write_beside(tmp_path / "folder", lambda partial: partial.write_text("new"))
+    assert contents(tmp_path / "folder") == {}
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole_also_with_two_writers(tmp_path):

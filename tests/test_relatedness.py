@@ -249,3 +249,6 @@ def test_what_is_wrong_is_one_sentence(tool, capsys):
     Path("one.toml").write_text(FILE.split("[methods.both]")[0].replace('"smile"', '"smile"'))
     assert tool("one.toml") == 2
     assert capsys.readouterr().err.startswith("one has no two methods that differ in their tasks alone")
+    Path("toy.toml").write_text(FILE)
+    assert tool("toy.toml", "--results", "toy.toml/new") == 2
+    assert capsys.readouterr().err == "the folder toy.toml/new cannot be made: Not a directory\n"

@@ -304,16 +304,21 @@ def test_eval_judges_the_points_of_the_set_where_the_model_has_them(tmp_path, ev
 
 
 def test_eval_says_what_is_wrong_and_what_to_do(tmp_path, eval_tool, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match=r"error: .*none.parquet cannot be read as a table of predictions"):
-        eval_tool.main(["--predictions", str(tmp_path / "none.parquet")])
+    def said(*arguments: object) -> str:
+        assert eval_tool.main([*map(str, arguments)]) == 2
+        output, errors = capsys.readouterr()
+        assert (output, errors.count("\n")) == ("", 1)
+        return errors
+
+    assert "none.parquet cannot be read as a table of predictions" in said("--predictions", tmp_path / "none.parquet")
     with pytest.raises(SystemExit, match="2"):
         eval_tool.main(["--predictions", "p.csv", "model.onnx"])
     assert "not allowed with" in capsys.readouterr().err
     monkeypatch.delenv("FACEMTL_DATA", raising=False)
-    with pytest.raises(SystemExit, match="set FACEMTL_DATA"):
-        eval_tool.main(["model.onnx"])
+    assert "set FACEMTL_DATA" in said("model.onnx")
     write_mtfl(tmp_path, boxes=False)
-    with pytest.raises(
-        SystemExit, match=r"4 of 4 faces have no published box, such as testing.txt:1: use --boxes truth"
-    ):
-        eval_tool.main(["model.onnx", "--data-root", str(tmp_path)])
+    told = said("model.onnx", "--data-root", tmp_path)
+    assert "4 of 4 faces have no published box, such as testing.txt:1: use --boxes truth" in told
+    blocked = tmp_path / "testing.txt" / "out"
+    told = said("model.onnx", "--data-root", tmp_path, "--boxes", "truth", "--out", blocked)
+    assert told == f"error: the folder {blocked} cannot be made: Not a directory\n"

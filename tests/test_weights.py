@@ -269,7 +269,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(model_file):
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(model_file):
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         write_tensors(model_file / "inside.safetensors", {"a": torch.zeros(1)}, "")
     with pytest.raises(OutputError, match="cannot be written"):
         write_tensors(Path("/proc/model.safetensors"), {"a": torch.zeros(1)}, "")

@@ -25,7 +25,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: str) -> N
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try:
         write_beside(path, lambda partial: save_file(contiguous, partial, {METADATA_KEY: metadata}))
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise OutputError(f"{path} cannot be written: {error}") from None
 
 

@@ -18,7 +18,7 @@ from facemtl.data.sample import MISSING, FaceSample, face_box
 from facemtl.data.sets import data_root, read_split
 from facemtl.errors import ConfigError, DataError
 from facemtl.face import ATTRIBUTES
-from facemtl.files import write_beside
+from facemtl.files import make_folder, write_beside
 from facemtl.image import read_image
 from facemtl.landmarks import POINTS, SCHEMAS
 from facemtl.models.session import TorchSession
@@ -94,11 +94,13 @@ def run_comparison(
     Raises:
         ConfigError, DependencyError: as there; or ``results`` or ``runs`` holds a run of another recipe.
         DataError: a damaged result, or data that lack a label.
+        OutputError: ``results``, ``runs`` or ``cache`` cannot be written.
     """
     check_placing(jobs, engine)
     todo = unfinished(comparison, results)
     if not todo:
         return
+    make_folder(results)  # said now, not after hours of training
     runs, results, cache = runs.resolve(), results.resolve(), cache.resolve()  # for processes that run elsewhere
     calls = [
         partial(

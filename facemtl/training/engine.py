@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from facemtl.data.device_transforms import DeviceAugmentation
-from facemtl.errors import ConfigError, OutputError
+from facemtl.errors import ConfigError
 from facemtl.files import write_beside
 from facemtl.landmarks import POINTS
 from facemtl.models.face_model import FaceModel
@@ -108,7 +108,8 @@ def train(
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), *run.parts())
     if run.progress.step < run.steps:
         if world.leads:
-            _write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
+            text = json.dumps(recipe.to_dict(), indent=1)
+            write_beside(out / "recipe.json", lambda partial: partial.write_text(text, encoding="utf-8"))
         run.loop(progress, max_steps, after_epoch)
     if world.leads:
         save_model(out / MODEL, run.average, recipe.spec(run.size, run.channels))
@@ -327,7 +328,8 @@ class Run:
         state.sums, state.labelled = {}, {}
         state.history.append(row)
         if self.world.leads:
-            _write_text(self.out / "log.csv", _as_csv(state.history))
+            text = _as_csv(state.history)
+            write_beside(self.out / "log.csv", lambda partial: partial.write_text(text, encoding="utf-8"))
         return row
 
 
@@ -337,10 +339,3 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}") from None

@@ -308,7 +308,4 @@ def _append(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}") from None
+    write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
