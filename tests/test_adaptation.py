@@ -1,13 +1,13 @@
 """Few labelled faces: Reptile by hand, episodes, and the four starts side by side."""
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scripts import run_script
 from tiny_training import HELDOUT, SMALL_GRIDNET, tiny_faces, tiny_set, tiny_sets
 from torch import nn
 
@@ -263,15 +263,12 @@ def test_the_tool_prints_and_keeps_the_table(tmp_path, monkeypatch, capsys):
     tiny_set(tmp_path / "set")
     source = source_model(tmp_path, ("landmarks",))
     monkeypatch.chdir(tmp_path)
-    script = str(Path(__file__).parents[1] / "tools" / "adapt.py")
 
     def run(task: str) -> int:
         sets = ("--data", "mtfl_layout", "--data-root", "set", "--source-data", "mtfl_layout", "--source-root", "set")
         numbers = ("--shots", "1", "--draws", "1", "--steps", "1", "--rounds", "1", "--meta-shots", "1")
-        monkeypatch.setattr("sys.argv", [script, str(source), task, *sets, *numbers, "--patch-size", "64", "--quiet"])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(script, run_name="__main__")
-        return stop.value.code
+        options = (*sets, *numbers, "--patch-size", "64", "--quiet")
+        return run_script("tools/adapt.py", monkeypatch, source, task, *options)
 
     assert run("landmarks") == 2
     assert "has learned landmarks already" in capsys.readouterr().err

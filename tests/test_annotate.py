@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import runpy
 import shutil
-import sys
 import tarfile
 import zipfile
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import jsonschema
 import numpy as np
 import pytest
 from annotate_fakes import IDENTITY, Deadly, content, open_fake, png, write_pictures
+from scripts import run_script
 
 from facemtl.annotate import PredictorOptions, Summary, annotate, read_rows, row_schema
 from facemtl.annotate import on_processes as processes_module
@@ -462,11 +462,7 @@ def test_progress_counts_what_was_done_before(here, capsys):
 # The tool
 
 
-def run_tool(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", [str(ROOT / "tools" / "annotate.py"), *arguments])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    return stop.value.code
+run_tool = partial(run_script, "tools/annotate.py")
 
 
 def test_the_tool_annotates_a_photo_and_goes_on(here, monkeypatch, capsys):

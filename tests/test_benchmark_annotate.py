@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 TOOL = Path(__file__).parent.parent / "tools" / "benchmark_annotate.py"
 
@@ -31,9 +31,7 @@ def test_it_prints_the_three_figures():
 
 def test_the_sustained_rate_leaves_the_start_out(monkeypatch, capsys, tmp_path):
     """A start of 5 s with one process and of 7 s with two, which then take 0.1 and 0.05 s a picture, 0.1 s of CPU."""
-    spec = importlib.util.spec_from_file_location("benchmark_annotate", TOOL)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_script("tools/benchmark_annotate.py")
 
     def run_tool(inputs, out, processes):
         pictures = 10 * len(inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,16 +10,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 TOOL = Path(__file__).parents[1] / "tools" / "benchmark_data.py"
 
 
 @pytest.fixture
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/benchmark_data.py")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from fake_network import spec
 from random_predictions import random_predictions
+from scripts import load_script
 from tiny_training import tiny_set
 
 from facemtl.data.sample import FaceSample
@@ -114,13 +114,6 @@ def test_a_model_is_measured_where_a_set_labels_what_it_gives(monkeypatch, tmp_p
     assert applicable(model, "genki4k") == ["test", "heldout", "heldout_detector", *others]
 
 
-def load_tool(name: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Path:
     """The folder of a run over rendered faces, of a network that is not trained."""
@@ -136,7 +129,7 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monkeypatch, capsys):
-    calibrate, ship = load_tool("calibrate"), load_tool("card")
+    calibrate, ship = load_script("tools/calibrate.py"), load_script("tools/card.py")
 
     def call(tool: ModuleType, *arguments: str) -> None:
         monkeypatch.setattr("sys.argv", ["tool", *arguments])
@@ -183,7 +176,7 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
 
 
 def test_a_card_names_the_sets_and_the_teachers_of_the_training(monkeypatch):
-    ship = load_tool("card")
+    ship = load_script("tools/card.py")
     monkeypatch.setattr(ship.subprocess, "run", lambda command, **_: SimpleNamespace(stdout=f"id of {command[-1]}\n"))
     plain = {"recipe": "tools/recipes/tiny.toml", "commit": "id of HEAD", "data": "mtfl"}
     assert ship.training_of(Recipe("tiny").to_dict(), "HEAD") == plain

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shutil
-import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 from facemtl.checking.findings import KINDS, Part
 from facemtl.checking.planting import ONE_IN, leaked, self_test, table
@@ -19,14 +19,7 @@ from facemtl.data.mtfl import read_mtfl
 from facemtl.data.udacity68 import read_udacity68
 from facemtl.errors import DataError
 
-TOOL = str(Path(__file__).parents[1] / "tools" / "check_data.py")
-
-
-def run(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", [TOOL, *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(TOOL, run_name="__main__")
-    return stop.value.code
+run = partial(run_script, "tools/check_data.py")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 from tiny_training import tiny_set
 
 from facemtl.image import read_image
@@ -52,15 +52,11 @@ def run_as_user(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture
 def compare(monkeypatch) -> Callable[..., int]:
-    """The tool's ``main`` in this process, which has torch imported already; returns the exit status."""
-    spec = importlib.util.spec_from_file_location("compare_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    """The tool in this process, which has torch imported already; returns the exit status."""
 
     def run(folder: Path, *arguments: str | Path) -> int:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", [TOOL.name, *map(str, arguments)])
-        return tool.main()
+        return run_script("tools/compare.py", monkeypatch, *arguments)
 
     return run
 

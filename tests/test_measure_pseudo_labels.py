@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
+from scripts import load_script
 from tiny_training import HELDOUT, tiny_faces, tiny_recipe
-
-SCRIPT = Path(__file__).parents[1] / "tools" / "measure_pseudo_labels.py"
 
 
 def test_arms_have_as_many_steps_with_and_without_pseudo_labels(tmp_path):
-    spec = importlib.util.spec_from_file_location("measure_pseudo_labels", SCRIPT)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_script("tools/measure_pseudo_labels.py")
     faces = tiny_faces(tmp_path)
     heldout, labelled, pseudo = faces[:HELDOUT], faces[HELDOUT : HELDOUT + 16], faces[HELDOUT + 16 :]
     arms = {"labelled": {"mtfl": labelled}, "pseudo": {"mtfl": labelled, "table": pseudo}}

@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from scripts import load_script
 
 WORKER = Path(__file__).parents[1] / "tools" / "peers" / "worker.py"
 
@@ -23,10 +24,7 @@ def work(tmp_path, monkeypatch) -> None:
 
 
 def load_worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peer_worker", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/peers/worker.py")
 
 
 def test_it_knows_the_peers_that_the_tool_asks_for():

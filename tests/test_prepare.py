@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from scripts import load_script
 
 from facemtl.data.mtfl import heldout_rows, read_mtfl, read_mtfl_file
 from facemtl.data.synthetic import write_mtfl_layout
@@ -23,11 +23,7 @@ SCRIPT = Path(__file__).parents[1] / "datasets" / "mtfl" / "prepare.py"
 
 @pytest.fixture(scope="module")
 def prepare() -> ModuleType:
-    """The script as a module: datasets/ is not a package."""
-    spec = importlib.util.spec_from_file_location("mtfl_prepare", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("datasets/mtfl/prepare.py")
 
 
 def run(*arguments: str | Path, data: Path | None = None) -> subprocess.CompletedProcess:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from annotate_fakes import write_pictures
+from scripts import run_script
 
 from facemtl.annotate import annotate
 from facemtl.annotate.inputs import Item
@@ -19,7 +18,6 @@ from facemtl.data.table import read_table
 from facemtl.errors import DataError
 from facemtl.face import Attribute, Face, Pose
 
-TOOL = Path(__file__).parent.parent / "tools" / "pseudo_labels.py"
 FIVE = np.float32([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]])  # the eyes are 40 apart
 
 
@@ -114,10 +112,8 @@ def test_the_tool_writes_a_table_that_recipes_read(tmp_path, monkeypatch, capsys
     write_pictures(tmp_path / "in", [100] * 30)
     for name, found in (("first", face()), ("second", face(FIVE + 0.2))):
         annotate(["in"], name, Says(found), {"model": name}, format="jsonl")
-    monkeypatch.setattr(sys, "argv", [str(TOOL), "first", "second", "--out", "table", "--disagreement", "0.02"])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    assert stop.value.code == 0
+    options = ("--out", "table", "--disagreement", "0.02")
+    assert run_script("tools/pseudo_labels.py", monkeypatch, "first", "second", *options) == 0
     assert capsys.readouterr().out.split() == ["30", "kept", "30", "label", "smile"]
     samples = read_table(tmp_path / "table", "train") + read_table(tmp_path / "table", "heldout")
     assert len(samples) == 30

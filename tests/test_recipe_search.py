@@ -1,12 +1,13 @@
 """Search over recipe keys: ranges, budget, what is stopped and continued, what is best."""
 
 import csv
-import runpy
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import run_script
 from tiny_training import HELDOUT, read_log, tiny_faces, tiny_set
 
 from facemtl.errors import ConfigError, DependencyError
@@ -221,14 +222,7 @@ def test_the_tool_prints_the_best_recipe(tmp_path, files, monkeypatch, capsys):
     files.write_text('recipe = "small.toml"\n[ranges]\nema = [0.0, 0.5]\n')
     tiny_set(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
-    script = str(Path(__file__).parents[1] / "tools" / "search.py")
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", [script, "ranges.toml", "--data-root", "set", "--quiet", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(script, run_name="__main__")
-        return stop.value.code
-
+    run = partial(run_script, "tools/search.py", monkeypatch, "ranges.toml", "--data-root", "set", "--quiet")
     assert run("--hours", "1", "--trials", "1", "--device", "cpu") == 0
     out = capsys.readouterr().out
     assert recipe_from_dict(tomllib.loads(out)).data == "mtfl_layout"

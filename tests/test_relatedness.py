@@ -1,9 +1,8 @@
 """Relatedness: tables and measures by hand on two quadratics, rank correlation, and the tool."""
 
-import importlib.util
 import math
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scripts import run_script
 from tiny_training import tiny_set
 
 from facemtl.errors import ConfigError, DataError
@@ -31,7 +31,6 @@ from facemtl.training.relatedness import (
 from facemtl.training.relatedness_report import as_markdown, relatedness_figure
 from facemtl.training.watching import affinities, relations
 
-TOOL = Path(__file__).parents[1] / "tools" / "relatedness.py"
 TASKS = ("landmarks", "smile", "gender")
 PAIR = TASKS[:2]
 FACES = [SimpleNamespace(labels={"smile": face % 2, "gender": face % 2}) for face in range(4)]
@@ -218,16 +217,8 @@ tasks = ["landmarks", "smile"]
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("relatedness_tool", TOOL)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", [TOOL.name, *arguments])
-        return loaded.main()
-
-    return run
+    return partial(run_script, "tools/relatedness.py", monkeypatch)
 
 
 def test_the_tool_trains_keeps_and_tells_and_rebuilds_without_training(tool, tmp_path, capsys):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from random_predictions import random_predictions
+from scripts import load_script
 
 from facemtl.data.sample import FaceSample
 from facemtl.face import Attribute, Face
@@ -216,9 +216,7 @@ def test_eval_of_saved_predictions_needs_no_model(tmp_path):
 @pytest.fixture
 def eval_tool(monkeypatch) -> ModuleType:
     """tools/eval.py as a module, with a predictor that puts the mean face in each box."""
-    spec = importlib.util.spec_from_file_location("eval_tool", ROOT / "tools" / "eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/eval.py")
 
     class MeanFace:
         tasks = ("landmarks", "smile")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
-import sys
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +14,7 @@ import pytest
 from fuzzing import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts import run_script
 from tiny_training import results, tiny_faces, tiny_recipe, tiny_set, train_quietly
 
 from facemtl.data.cache import build_cache
@@ -26,8 +25,6 @@ from facemtl.data.shards import ShardStream, read_index, read_shard, read_shards
 from facemtl.errors import DataError, ImageError
 from facemtl.image import read_image
 from facemtl.training.training_data import TrainingData
-
-TOOL = Path(__file__).parent.parent / "tools" / "make_shards.py"
 
 
 @pytest.fixture(scope="module")
@@ -316,10 +313,7 @@ def test_the_cache_of_shards_is_that_of_the_pictures(tmp_path, folder, faces):
 def test_a_recipe_trains_from_shards_as_from_files(tmp_path, monkeypatch, capsys):
     root = tiny_set(tmp_path / "set")
     arguments = ["mtfl_layout", "--data-root", root, "--out", tmp_path / "shards", "--shard-size", "5"]
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    assert stop.value.code == 0
+    assert run_script("tools/make_shards.py", monkeypatch, *arguments) == 0
     assert "train: 16 faces in 4 shards" in capsys.readouterr().out
     assert [len(read_shards(tmp_path / "shards", split)) for split in ("train", "heldout", "test")] == [16, 8, 4]
     recipe = tiny_recipe(data="shards", tasks=("landmarks", "smile"), epochs=1)

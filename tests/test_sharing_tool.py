@@ -1,28 +1,21 @@
 """tools/sharing.py: counts that can be worked out by hand."""
 
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
-import pytest
+from scripts import ROOT, run_script
 
-TOOL = Path(__file__).parents[1] / "tools" / "sharing.py"
-RECIPES = TOOL.parent / "recipes"
+RECIPES = ROOT / "tools" / "recipes"
 BODY, HEADS = 77236, 2121  # of TCDCN, counted in test_models.py
 # Outputs times filters, by layer: 36*36*16*25, 16*16*48*16*9, 6*6*64*48*9, 2*2*64*64*4, then 256*100.
 BODY_MACS = 1296 * 16 * 25 + 256 * 48 * 16 * 9 + 36 * 64 * 48 * 9 + 4 * 64 * 64 * 4 + 256 * 100
 HEAD_MACS = 100 * (10 + 2 + 2 + 2 + 5)
 
 
-def run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    return stop.value.code
+run = partial(run_script, "tools/sharing.py")
 
 
 def test_the_table_holds_every_way_with_its_counts(monkeypatch, capsys):
-    assert run(monkeypatch, str(RECIPES / "tcdcn.toml")) == 0
+    assert run(monkeypatch, RECIPES / "tcdcn.toml") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
     found = {name: tuple(int(cell.replace(",", "")) for cell in cells) for name, *cells in rows}
@@ -40,5 +33,5 @@ def test_the_table_holds_every_way_with_its_counts(monkeypatch, capsys):
 
 
 def test_what_is_wrong_is_said_in_one_sentence(monkeypatch, capsys):
-    assert run(monkeypatch, str(RECIPES / "tcdcn-single.toml")) == 2
+    assert run(monkeypatch, RECIPES / "tcdcn-single.toml") == 2
     assert "needs two tasks or more" in capsys.readouterr().err.splitlines()[-1]

@@ -1,17 +1,15 @@
 """The picture of a watch file, and the tool that draws it."""
 
-import importlib.util
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
+from scripts import run_script
 
 from facemtl.image import read_image
 from facemtl.training.watch_plots import mean_cosines, smoothed, watch_figure
 from facemtl.training.watching import WARNINGS, WATCH, as_csv, columns_of
 
-TOOL = Path(__file__).parents[1] / "tools" / "watch.py"
 TASKS = ("landmarks", "smile", "pose")
 NAN = float("nan")
 
@@ -24,15 +22,7 @@ def rows(count: int) -> list[dict[str, float]]:
 
 @pytest.fixture
 def watch(monkeypatch):
-    spec = importlib.util.spec_from_file_location("watch_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", [TOOL.name, *map(str, arguments)])
-        return tool.main()
-
-    return run
+    return partial(run_script, "tools/watch.py", monkeypatch)
 
 
 def test_lines_are_means_of_the_last_known_values():
