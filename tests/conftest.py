@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from facemtl.data.synthetic import write_mtfl_layout
+
+if TYPE_CHECKING:
+    from facemtl.data.sample import FaceSample
+    from facemtl.training.training_data import TrainingData
 
 
 def _real(folder: str, faces: str) -> Path:
@@ -47,3 +52,28 @@ def tiny_mtfl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "MTFL"
     write_mtfl_layout(folder, train=40, test=16, seed=1)
     return folder
+
+
+# What trainings need is imported when a test asks for it: most tests do without torch.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the trainings that the tests of one file share are kept."""
+    return tmp_path_factory.mktemp("trainings")
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> list[FaceSample]:
+    """40 rendered faces, of which 8 are held out. Shared by all tests, and not to be changed."""
+    from tiny_training import tiny_faces
+
+    return tiny_faces(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path, faces: list[FaceSample]) -> TrainingData:
+    """For every recipe of the standard network."""
+    from tiny_training import tiny_data, tiny_recipe
+
+    return tiny_data(tiny_recipe(), faces, folder / "cache")

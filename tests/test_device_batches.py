@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from device_crops import CPU, CROP_SCALE, FIVE, PLACES, SIZE, P, cut, smooth_picture
-from tiny_training import read_log, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import read_log, results, tiny_recipe, train_quietly
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from facemtl.data import device_transforms
 from facemtl.data.cache import CropCache
 from facemtl.data.device_transforms import DeviceAugmentation
-from facemtl.data.sample import FaceSample
 from facemtl.data.transforms import Augmentation
 from facemtl.errors import ConfigError
 from facemtl.training.batches import StepDataset, batch_loader
@@ -94,21 +93,6 @@ def test_patches_that_do_not_fit_are_an_error_that_says_what_to_do(monkeypatch, 
 
 
 # --- training ---
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder) -> list[FaceSample]:
-    return tiny_faces(folder)
-
-
-@pytest.fixture(scope="module")
-def data(folder, faces) -> TrainingData:
-    return tiny_data(tiny_recipe(), faces, folder / "cache")
 
 
 def learned(recipe, data: TrainingData, out: Path, device: str = "cpu") -> bool:

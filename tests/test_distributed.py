@@ -35,11 +35,6 @@ TOLERANCE = {"upgrad": 1e-3}  # relative, of losses; the last bits move the weig
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
 def alone(folder) -> Iterator[Path]:
     """Trainings by this process alone: the quick cases, others when they are asked for."""
     data = case_data(folder)

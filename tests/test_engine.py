@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import (
-    copy_run,
-    read_log,
-    results,
-    tiny_data,
-    tiny_faces,
-    tiny_recipe,
-    train_quietly,
-)
+from tiny_training import copy_run, new_run, read_log, results, tiny_data, tiny_recipe, train_quietly
 
-from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, DataError, DeviceError, OutputError
 from facemtl.models.files import load_model
-from facemtl.training.engine import CHECKPOINT, MODEL, Run, train
+from facemtl.training.engine import CHECKPOINT, MODEL, train
 from facemtl.training.looking import look
 from facemtl.training.losses import task_losses
 from facemtl.training.optimisers import learning_rate
@@ -31,31 +22,10 @@ ATTRIBUTES = ("glasses", "smile", "gender", "pose")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder) -> list[FaceSample]:
-    return tiny_faces(folder)
-
-
-@pytest.fixture(scope="module")
-def data(folder, faces) -> TrainingData:
-    """For every recipe of the standard network."""
-    return tiny_data(tiny_recipe(), faces, folder / "cache")
-
-
-@pytest.fixture(scope="module")
 def finished(folder, data) -> Path:
     """The folder of an uninterrupted training by :func:`tiny_recipe`."""
     assert train_quietly(tiny_recipe(), data, folder / "finished")
     return folder / "finished"
-
-
-def new_run(recipe, data, out: Path) -> Run:
-    torch.manual_seed(recipe.seed)
-    return Run(recipe, data, out, torch.device("cpu"))
 
 
 # --- learning ---

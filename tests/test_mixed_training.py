@@ -10,16 +10,15 @@ from tiny_training import (
     copy_run,
     mixed_data,
     mixed_recipe,
+    new_run,
     read_log,
     results,
     tiny_data,
-    tiny_faces,
     tiny_recipe,
     tiny_sets,
     train_quietly,
 )
 
-from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_model, save_model
 from facemtl.training.batches import Batch
@@ -27,16 +26,6 @@ from facemtl.training.engine import MODEL, Run, train
 from facemtl.training.looking import look, readable_figures
 from facemtl.training.losses import task_losses
 from facemtl.training.training_data import TrainingData
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder) -> list[FaceSample]:
-    return tiny_faces(folder)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +44,6 @@ def teacher(folder) -> Path:
         torch.nn.init.normal_(head, std=0.1)
     save_model(folder / "teacher.safetensors", model, recipe.spec(32, 3))
     return folder / "teacher.safetensors"
-
-
-def new_run(recipe, data, out: Path) -> Run:
-    torch.manual_seed(recipe.seed)
-    return Run(recipe, data, out, torch.device("cpu"))
 
 
 # --- several sets ---

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import mixed_data, mixed_recipe, tiny_faces
+from tiny_training import mixed_data, mixed_recipe
 
-from facemtl.data.sample import FaceSample
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.face_model import COARSE
 from facemtl.models.factory import create_model
@@ -139,11 +138,6 @@ def test_a_backbone_without_fine_maps_cannot_be_refined():
 
 
 # --- added to a trained network ---
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> list[FaceSample]:
-    return tiny_faces(tmp_path_factory.mktemp("faces"))
 
 
 @pytest.fixture

@@ -14,28 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_training import copy_run, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import copy_run, results, tiny_recipe, train_quietly
 from torch import nn
 
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.factory import BACKBONES
 from facemtl.training.engine import CHECKPOINT, MODEL, Interrupted, Run, train
-from facemtl.training.training_data import TrainingData
 
 # Processes that import torch once and can be killed.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["__main__", "facemtl.training.engine"])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def data(folder) -> TrainingData:
-    """For every recipe of the standard network."""
-    return tiny_data(tiny_recipe(), tiny_faces(folder), folder / "cache")
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 from tiny_training import (
     mixed_data,
     mixed_recipe,
+    new_run,
     read_log,
     results,
     tiny_data,
-    tiny_faces,
     tiny_recipe,
     train_quietly,
 )
@@ -32,26 +32,6 @@ from facemtl.training.schedules.rates import own_value, parameter_groups, set_ra
 from facemtl.training.schedules.timetable import Timetable
 
 nan = float("nan")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder):
-    return tiny_faces(folder)
-
-
-@pytest.fixture(scope="module")
-def data(folder, faces):
-    return tiny_data(tiny_recipe(), faces, folder / "cache")
-
-
-def new_run(recipe, data, out: Path) -> Run:
-    torch.manual_seed(recipe.seed)
-    return Run(recipe, data, out, torch.device("cpu"))
 
 
 # --- which tasks a step has ---

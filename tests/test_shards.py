@@ -15,7 +15,7 @@ from fuzzing import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripts import run_script
-from tiny_training import results, tiny_faces, tiny_recipe, tiny_set, train_quietly
+from tiny_training import results, tiny_recipe, tiny_set, train_quietly
 
 from facemtl.data.cache import build_cache
 from facemtl.data.mtfl import read_mtfl_file
@@ -25,11 +25,6 @@ from facemtl.data.shards import ShardStream, read_index, read_shard, read_shards
 from facemtl.errors import DataError, ImageError
 from facemtl.image import read_image
 from facemtl.training.training_data import TrainingData
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> list[FaceSample]:
-    return tiny_faces(tmp_path_factory.mktemp("faces"))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """Ways of sharing in a training: penalties, missing labels, weighings, resume, and a model that predicts."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from tiny_training import SMALL_GRIDNET, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import SMALL_GRIDNET, new_run, results, tiny_recipe, train_quietly
 
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_model
@@ -21,29 +19,8 @@ CASCADE = {"landmarks": ["pose"], "smile": ["landmarks"]}
 SOFT = [name for name in SHARINGS if name.startswith("soft")]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder):
-    return tiny_faces(folder)
-
-
-@pytest.fixture(scope="module")
-def data(folder, faces):
-    """For every recipe of TCDCN."""
-    return tiny_data(recipe_of(), faces, folder / "cache")
-
-
 def recipe_of(**changes):
     return tiny_recipe(**{"tasks": TASKS, "snapshots": 0, **changes})
-
-
-def new_run(recipe, data, out: Path) -> Run:
-    torch.manual_seed(recipe.seed)
-    return Run(recipe, data, out, torch.device("cpu"))
 
 
 def batch_of(run: Run, missing: str = ""):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_training import copy_run, mixed_data, mixed_recipe, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import copy_run, mixed_data, mixed_recipe, results, tiny_recipe, train_quietly
 from weighing_toy import toy, toy_batch, toy_losses
 
 from facemtl.errors import ConfigError, DataError
@@ -17,21 +17,6 @@ from facemtl.training.negative_transfer import WINDOW, NegativeTransfer, interva
 from facemtl.training.watching import WARNINGS, WATCH, Watch, affinities, columns_of, read_watch, relations
 
 FIVE = ("landmarks", "glasses", "smile", "gender", "pose")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder):
-    return tiny_faces(folder)
-
-
-@pytest.fixture(scope="module")
-def data(folder, faces):
-    return tiny_data(tiny_recipe(), faces, folder / "cache")
 
 
 @pytest.fixture(scope="module")

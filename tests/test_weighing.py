@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import SMALL_GRIDNET, copy_run, read_log, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import SMALL_GRIDNET, copy_run, read_log, results, tiny_data, tiny_recipe, train_quietly
 from weighing_toy import toy, toy_step
 
 from facemtl.errors import ConfigError
@@ -16,16 +16,6 @@ from facemtl.training.weighing.registry import WEIGHINGS, create_weighing
 
 ROWS = [[3.0, 4.0], [1.0, 0.0]]  # gradients of length 5 and 1; losses 7 and 1
 OURS = ["dynamic", "gradnorm"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder):
-    return tiny_faces(folder)
 
 
 # --- fixed ---

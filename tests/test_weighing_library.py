@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_training import SMALL_GRIDNET, read_log, results, tiny_data, tiny_faces, tiny_recipe, train_quietly
+from tiny_training import SMALL_GRIDNET, read_log, results, tiny_data, tiny_recipe, train_quietly
 from torch import tensor
 from weighing_toy import toy, toy_batch, toy_losses, toy_step
 
@@ -26,16 +26,6 @@ LOSSES = {name for name, method in WEIGHINGS.items() if method.kind in (OneATask
 # Those that need three tasks are in test_weighing_robust.py.
 GRADIENTS = {name for name, method in WEIGHINGS.items() if method.kind is Aggregated and not method.needs}
 MEMORY = ["cr_mogm", "dwa", "excess_mtl", "famo", "gradvac", "imtl_l", "nash_mtl", "pcd", "uw"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("trainings")
-
-
-@pytest.fixture(scope="module")
-def faces(folder):
-    return tiny_faces(folder)
 
 
 # --- closed forms ---

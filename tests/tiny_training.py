@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from facemtl.data.sample import FaceSample
 from facemtl.data.synthetic import write_dataset, write_mtfl_layout
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.engine import Interrupted, train
+from facemtl.training.engine import Interrupted, Run, train
 from facemtl.training.recipe import Recipe
 from facemtl.training.training_data import TrainingData
 
@@ -90,6 +91,12 @@ def tiny_set(folder: Path) -> Path:
     (folder / "training.txt").write_text("".join(rows[:16]))
     (folder / "heldout.txt").write_text("".join(rows[16:]))
     return folder
+
+
+def new_run(recipe: Recipe, data: TrainingData, out: Path) -> Run:
+    """The moving parts of a training that has not begun."""
+    torch.manual_seed(recipe.seed)
+    return Run(recipe, data, out, torch.device("cpu"))
 
 
 def train_quietly(recipe: Recipe, data: TrainingData, out: Path, max_steps: int | None = None) -> bool:
