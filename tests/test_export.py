@@ -1,5 +1,6 @@
 """ONNX export: every head of every network computes what it computes in torch, or nothing is written."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ def write_model(path: Path, backbone: str = "tcdcn", options: dict | None = None
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     save_model(path, model, recipe.spec(model.backbone.input_size, model.backbone.channels))
     return path
+
+
+def read_by(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of what the nodes of a graph and of its branches read."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from read_by(attribute.g)
 
 
 TWO = ("landmarks", "smile")
@@ -79,6 +88,7 @@ def test_every_head_of_every_network_computes_the_same(tmp_path, backbone, optio
     assert list(target.parent.iterdir()) == [target]  # one file, with its parameters inside
     graph = onnx.load(target)
     onnx.checker.check_model(graph)
+    assert {constant.name for constant in graph.graph.initializer} <= set(read_by(graph.graph))
     if backbone == "gridnet":  # fused
         kinds = [node.op_type for node in graph.graph.node]
         assert (kinds.count("BatchNormalization"), kinds.count("Dropout")) == (0, 0)

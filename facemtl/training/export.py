@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from facemtl.errors import ConfigError, ModelError
@@ -83,6 +84,7 @@ def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
         )
+    RemoveUnusedNodesPass()(program.model)  # runtimes warn of constants that the exporter leaves behind a branch
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
     return proto
