@@ -7,14 +7,15 @@ comes back elsewhere, is a new one.
 
 ``python tools/benchmark_live.py --parts identities`` counts the identity switches of five cut-out faces that cross
 within two seconds, up to four behind others at once (docs/live.md; six of the scenes, which then had no switch, chose
-``SHAPE_WEIGHT``). Where the network is right about every face that can be seen (``tests/moving_faces.py``): none.
+``SHAPE_WEIGHT`` in :mod:`facemtl.identity`). Where the network is right about every face that can be seen
+(``tests/moving_faces.py``): none.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,10 +23,11 @@ import numpy as np
 from facemtl.detect import Detections
 from facemtl.errors import BoxError, ConfigError, ModelError
 from facemtl.face import Face
-from facemtl.geometry import box_from_five, roll_of_five
+from facemtl.geometry import box_from_five
+from facemtl.identity import Track, state_of
 from facemtl.image import as_bgr
 from facemtl.landmarks import SCHEMAS
-from facemtl.matching import assign, box_cost, centre_of, iou, same_place
+from facemtl.matching import assign, box_cost, centre_of, same_place
 from facemtl.motion import Motion
 from facemtl.predictor import Predictor
 from facemtl.presence import presence
@@ -40,101 +42,14 @@ SMALLEST = 10.0  # pixels; points that shrink to less are on no face
 # Costs of two boxes: sides between their centres, plus the natural logarithm of the ratio of their sides.
 MATCH = 0.7  # under which a detection is the face of a track
 DRIFTED = 0.3  # over which the crop is then taken from the detection
-CROWDED = 0.1  # share of their union in which two boxes disturb each other's crops
-VELOCITY_MEMORY = 0.2  # seconds over which a velocity is averaged
-ALONE_MEMORY = 2.0  # seconds after which the motion before a meeting says nothing any more
-REACH, REACH_SPEED = 0.75, 1.0  # where a face may come back: in sides, and in sides a second since it was seen
-STOPPED = 0.25  # what it costs a face, in sides, to have stopped where it was last seen and not moved on
 JUMP = 0.5  # sides from what was expected beyond which points have jumped to something else
-SHAPE_WEIGHT = 2.0  # of the difference of two shapes, in sides, against the distance of their places, in sides
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """Where a face was: time in seconds, centre (2,) and side of its box in pixels, roll in radians, the five points in
-    the box, and the velocity (2,) in pixels a second."""
-
-    time: float
-    centre: np.ndarray
-    side: float
-    roll: float
-    shape: np.ndarray
-    velocity: np.ndarray
-
-    def centre_at(self, time: float) -> np.ndarray:
-        return self.centre + self.velocity * (time - self.time)
-
-    def unlike(self, other: _State, centre: np.ndarray) -> float:
-        """How unlike a face at ``centre`` of this size and shape is to ``other``, in sides."""
-        smaller = min(self.side, other.side)
-        distance = float(np.hypot(*(centre - other.centre))) / smaller
-        shape = float(np.sqrt(((self.shape - other.shape) ** 2).sum(axis=1).mean()))
-        return distance + abs(math.log(self.side / other.side)) + SHAPE_WEIGHT * shape
-
-
-class _Track:
-    """One identity. ``state`` is now, ``alone`` when it last stood apart from all others."""
-
-    def __init__(self, face: Face, box: np.ndarray, score: float, time: float, smooth: FaceSmoother | None) -> None:
-        self.born = time
-        self.number = 0  # until it is known whether it is one that came back
-        self.face, self.box, self.score = face, box, score
-        self.smooth = smooth
-        self.state = self.alone = _state(face, box, time, np.zeros(2))
-        self.crowded = False
-        self.misses = 0
-        self.confirmed, self.vouched = 0, 0.0  # frame in which the detector last found it, and the odds there
-
-    def next_box(self, time: float) -> np.ndarray:
-        """(4,) where its face should be: moved on at its velocity, by half a side at most."""
-        step = self.state.velocity * (time - self.state.time)
-        length = float(np.hypot(*step))
-        return self.box + np.tile(step * min(1.0, 0.5 * self.state.side / max(length, 1e-9)), 2)
-
-    def follow(self, face: Face, box: np.ndarray, time: float) -> None:
-        """Go on to what was found in a later frame."""
-        step = time - self.state.time
-        velocity = self.alone.velocity
-        if not self.crowded:  # beside another face the points are dragged, and say little about the motion
-            measured = (centre_of(box) - self.state.centre) / step
-            span = min(VELOCITY_MEMORY + step, time - self.born)  # at first a plain mean, or it would begin too slow
-            velocity = self.state.velocity + step / span * (measured - self.state.velocity)
-        self.face, self.box, self.state = face, box, _state(face, box, time, velocity)
-
-    def come_back(self, lost: _Track, sure: bool) -> None:
-        """Be the face that was lost: with its number and, where the network is sure of it, the velocity that brought it
-        from there to here. Else it is half hidden still: its points say nothing against its motion before."""
-        self.number = lost.number
-        velocity = (self.state.centre - lost.alone.centre) / (self.state.time - lost.alone.time)
-        self.state = replace(self.state, velocity=velocity if sure else lost.alone.velocity)
-        self.alone = self.state if sure else lost.alone
-
-    def look_around(self, others: Iterable[_Track]) -> None:
-        """Note whether it stands apart in this frame."""
-        self.crowded = any(iou(self.box, other.box) > CROWDED for other in others if other is not self)
-        if not self.crowded or self.state.time - self.alone.time > ALONE_MEMORY:
-            self.alone = self.state
-
-    def surprise(self, state: _State) -> float:
-        """How far ``state`` is from what its motion, size and shape before the others came let expect."""
-        return self.alone.unlike(state, self.alone.centre_at(state.time))
-
-    def return_cost(self, state: _State, size: tuple[int, int], memory: float) -> float:
-        """How unlike it a face is that appears while it is lost, in sides; infinite where it cannot be the same.
-
-        It may come back near where it was last seen, or near where it would be had it moved on, within the picture.
-        """
-        reach = REACH + REACH_SPEED * min(state.time - self.state.time, memory)
-        coasted = np.clip(self.alone.centre_at(state.time), 0, (size[1], size[0]))
-        cost = min(self.alone.unlike(state, coasted), self.alone.unlike(state, self.state.centre) + STOPPED)
-        return cost if cost < reach else math.inf
 
 
 @dataclass(slots=True, eq=False)
 class _Look:
     """What was found for a track in this frame; ``odds`` are the log-odds that it is a face."""
 
-    track: _Track
+    track: Track
     face: Face
     box: np.ndarray
     odds: float
@@ -186,8 +101,8 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget all faces and the clock, as at a cut or for another video; ids go on counting."""
-        self._tracks: list[_Track] = []
-        self._lost: list[_Track] = []
+        self._tracks: list[Track] = []
+        self._lost: list[Track] = []
         self._size: tuple[int, int] | None = None
         self._time = -math.inf
         self._frame = self._searched = 0  # number of this frame, and of the last one that was searched to the end
@@ -237,14 +152,14 @@ class Tracker:
         self._time = time
         self._frame += 1
 
-    def _look(self, frame: np.ndarray, tracks: Sequence[_Track], boxes: Sequence[np.ndarray]) -> list[_Look]:
+    def _look(self, frame: np.ndarray, tracks: Sequence[Track], boxes: Sequence[np.ndarray]) -> list[_Look]:
         """What the network finds in a box for each track."""
         if not tracks:
             return []
         faces = self._predict.follow(frame, np.stack(boxes), [track.state.roll for track in tracks])
         return self._judge(tracks, boxes, faces)
 
-    def _judge(self, tracks: Sequence[_Track], boxes: Sequence[np.ndarray], faces: Sequence[Face]) -> list[_Look]:
+    def _judge(self, tracks: Sequence[Track], boxes: Sequence[np.ndarray], faces: Sequence[Face]) -> list[_Look]:
         looks = []
         for track, given, face in zip(tracks, boxes, faces, strict=True):
             box = self._face_box(face)
@@ -266,7 +181,7 @@ class Tracker:
     def _hide_duplicates(self, looks: list[_Look], time: float) -> list[_Look]:
         """Of several tracks on one face the least surprising one; the others are lost, for they may be behind it."""
         kept: list[_Look] = []
-        surprises = [look.track.surprise(_state(look.face, look.box, time, np.zeros(2))) for look in looks]
+        surprises = [look.track.surprise(state_of(look.face, look.box, time, np.zeros(2))) for look in looks]
         for surprise, look in sorted(zip(surprises, looks, strict=True), key=lambda pair: pair[0]):
             jumped = surprise > JUMP
             if jumped or any(same_place(look.box, other.box) for other in kept):
@@ -319,7 +234,7 @@ class Tracker:
             len(looks), len(boxes)
         )
         pairs = assign(costs, MATCH)
-        again: list[tuple[_Track, np.ndarray]] = []
+        again: list[tuple[Track, np.ndarray]] = []
         going: list[_Look] = []
         for i, look in enumerate(looks):
             track = look.track
@@ -347,7 +262,7 @@ class Tracker:
         rest = [j for j in range(len(boxes)) if j not in pairs.values()]
         return going + self._begin(frame, going, boxes[rest], [scores[j] for j in rest], time)
 
-    def _look_afresh(self, frame: np.ndarray, again: Sequence[tuple[_Track, np.ndarray]]) -> list[_Look]:
+    def _look_afresh(self, frame: np.ndarray, again: Sequence[tuple[Track, np.ndarray]]) -> list[_Look]:
         """What the network finds in boxes of the detector."""
         if not again:
             return []
@@ -372,7 +287,7 @@ class Tracker:
                 continue
             taken.append(box)
             sure.append(there)
-            fresh.append(_Track(face, box, score, time, self._smoother()))
+            fresh.append(Track(face, box, score, time, self._smoother()))
         costs = [[lost.return_cost(track.state, self._size, self._memory) for track in fresh] for lost in self._lost]
         pairs = assign(np.array(costs).reshape(len(self._lost), len(fresh)), math.inf)
         back = {j: self._lost[i] for i, j in pairs.items()}
@@ -389,12 +304,6 @@ class Tracker:
         return FaceSmoother(self._predict.spec.thresholds) if self._smooth else None
 
 
-def _shown(track: _Track, time: float) -> Face:
+def _shown(track: Track, time: float) -> Face:
     face = replace(track.face, track_id=track.number, score=track.score, box=track.box.astype(np.float32))
     return face if track.smooth is None else track.smooth(face, time)
-
-
-def _state(face: Face, box: np.ndarray, time: float, velocity: np.ndarray) -> _State:
-    centre, side = centre_of(box), float(box[2] - box[0])
-    five = SCHEMAS[face.schema].to_five(face.landmarks).astype(np.float64)
-    return _State(time, centre, side, roll_of_five(five), (five - centre) / side, velocity)

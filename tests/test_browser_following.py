@@ -1,8 +1,8 @@
 """The page's own follower, in a real Chromium with a network that knows where the faces are (page_scripts.FOLLOW): who
 is followed, and who gets which number back. 30 frames a second, faces [x, y, side] in a picture of 640 x 480 pixels.
 
-The rule is that of :mod:`facemtl.track`: back within 1.5 seconds, and within 0.75 sides and one more for each second of
-where the face was last seen (0.25 sides dearer) or would have moved to.
+The rule is that of :mod:`facemtl.identity`: back within 1.5 seconds, and within 0.75 sides and one more for each second
+of where the face was last seen (0.25 sides dearer) or would have moved to.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from page_scripts import COME_BACK, FOLLOW, RETURN
 from service import CHROMIUM, FLAGS, running
 
 from facemtl.face import Face
+from facemtl.identity import Track, state_of
 from facemtl.predictor import Predictor
 from facemtl.serve.app import create_app
-from facemtl.track import _state, _Track
 
 if CHROMIUM is None:
     pytest.skip("no Chromium is installed", allow_module_level=True)
@@ -147,11 +147,11 @@ def test_the_cost_of_a_return_is_that_of_the_tracker(page):
         [rng.uniform(450, 640), rng.uniform(150, 330), rng.uniform(60, 120), times[-1] + t]
         for t in rng.uniform(0.1, 1.5, 60).tolist()
     ]
-    lost = _Track(*found(*boxes[0][:3]), 1.0, times[0], None)
+    lost = Track(*found(*boxes[0][:3]), 1.0, times[0], None)
     for x, y, side, time in boxes[1:]:
         lost.follow(*found(x, y, side), time)
         lost.look_around([lost])
-    expected = [lost.return_cost(_state(*found(*at[:3]), at[3], np.zeros(2)), SIZE, 1.5) for at in returns]
+    expected = [lost.return_cost(state_of(*found(*at[:3]), at[3], np.zeros(2)), SIZE, 1.5) for at in returns]
     assert 10 < np.isfinite(expected).sum() < 50
     costs = page.evaluate(RETURN, [boxes, returns])
     np.testing.assert_allclose([np.inf if cost is None else cost for cost in costs], expected, atol=1e-5)

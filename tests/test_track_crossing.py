@@ -14,9 +14,10 @@ from moving_faces import AVERAGE, FPS, HEIGHT, MIDDLE, WIDTH, Person, World, pla
 from facemtl.data.mtfl import read_mtfl
 from facemtl.face import Face
 from facemtl.geometry import box_from_five
+from facemtl.identity import Track
 from facemtl.image import read_image
 from facemtl.predictor import Predictor
-from facemtl.track import Tracker, _Track
+from facemtl.track import Tracker
 
 # --- several faces --------------------------------------------------------------------------------------------------
 
@@ -103,9 +104,9 @@ def test_a_detector_that_finds_a_face_twice_makes_one_track() -> None:
 def test_a_face_that_is_found_again_half_hidden_keeps_its_motion(sure: bool, velocity: list[float]) -> None:
     """(100, 100) at 60 pixels a second, lost; found 0.04 s later at (110, 90), where half of it can be seen."""
 
-    def track(x: float, y: float, time: float) -> _Track:
+    def track(x: float, y: float, time: float) -> Track:
         points = np.float32([x, y] + 80 * AVERAGE)
-        return _Track(
+        return Track(
             Face(np.zeros(4), 1.0, points, "mtfl5"), np.array([x - 40, y - 40, x + 40, y + 40]), 1.0, time, None
         )
 

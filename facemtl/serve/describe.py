@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from facemtl import __version__, smoothing, track
+from facemtl import __version__, identity, smoothing, track
 from facemtl.detect import MtcnnDetector, mtcnn_files
 from facemtl.formats.plain import FACE_VERSION
 from facemtl.geometry import BOX_SIDE
@@ -82,13 +82,13 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
         },
         "tracking": {
             "memory": track.MEMORY,
-            "crowded": track.CROWDED,
-            "velocity_memory": track.VELOCITY_MEMORY,
-            "alone_memory": track.ALONE_MEMORY,
-            "reach": track.REACH,
-            "reach_speed": track.REACH_SPEED,
-            "stopped": track.STOPPED,
-            "shape_weight": track.SHAPE_WEIGHT,
+            "crowded": identity.CROWDED,
+            "velocity_memory": identity.VELOCITY_MEMORY,
+            "alone_memory": identity.ALONE_MEMORY,
+            "reach": identity.REACH,
+            "reach_speed": identity.REACH_SPEED,
+            "stopped": identity.STOPPED,
+            "shape_weight": identity.SHAPE_WEIGHT,
             "smallest": track.SMALLEST,
         },
         "limits": asdict(limits),

@@ -1,4 +1,4 @@
-// How a face moved, and whether one that appears is one that was lost: the rule of facemtl/track.py (_State, _Track),
+// How a face moved, and whether one that appears is one that was lost: the rule of facemtl/identity.py (State, Track),
 // whose names and formulas these are. `settings` are "tracking" of /model.json.
 import { overlap } from "./detect.mjs";
 import { mean } from "./geometry.mjs";
