@@ -18,6 +18,8 @@ from facemtl.matching import centre_of, iou
 from facemtl.smoothing import FaceSmoother
 
 CROWDED = 0.1  # share of their union in which two boxes disturb each other's crops
+NEAR = 1.5  # sides between the middles of two faces under which the head of one may cover part of the other
+CLEAR = 0.9  # quality of a face of which that is not so; the points of a face that is partly covered are dragged
 VELOCITY_MEMORY = 0.2  # seconds over which a velocity is averaged
 ALONE_MEMORY = 2.0  # seconds after which the motion before a meeting says nothing any more
 REACH, REACH_SPEED = 0.75, 1.0  # where a face may come back: in sides, and in sides a second since it was seen
@@ -57,7 +59,7 @@ class Track:
         self.face, self.box, self.score = face, box, score
         self.smooth = smooth
         self.state = self.alone = state_of(face, box, time, np.zeros(2))
-        self.crowded = False
+        self.crowded = self.disturbed = False
         self.misses = 0
         self.confirmed, self.vouched = 0, 0.0  # frame in which the detector last found it, and the odds there
 
@@ -71,7 +73,7 @@ class Track:
         """Go on to what was found in a later frame."""
         step = time - self.state.time
         velocity = self.alone.velocity
-        if not self.crowded:  # beside another face the points are dragged, and say little about the motion
+        if not self.disturbed:  # the points of a disturbed face are dragged, and say little about the motion
             measured = (centre_of(box) - self.state.centre) / step
             span = min(VELOCITY_MEMORY + step, time - self.born)  # at first a plain mean, or it would begin too slow
             velocity = self.state.velocity + step / span * (measured - self.state.velocity)
@@ -79,17 +81,26 @@ class Track:
 
     def come_back(self, lost: Track, sure: bool) -> None:
         """Be the face that was lost: with its number and, where the network is sure of it, the velocity that brought it
-        from there to here. Else it is half hidden still: its points say nothing against its motion before."""
+        from there to here. Else it is half hidden still: its points say nothing against its motion before. What size
+        and shape it has they say once it stands apart."""
         self.number = lost.number
         velocity = (self.state.centre - lost.alone.centre) / (self.state.time - lost.alone.time)
         self.state = replace(self.state, velocity=velocity if sure else lost.alone.velocity)
-        self.alone = self.state if sure else lost.alone
+        self.alone = replace(self.state, side=lost.alone.side, shape=lost.alone.shape) if sure else lost.alone
 
-    def look_around(self, others: Iterable[Track]) -> None:
-        """Note whether it stands apart in this frame."""
+    def look_around(self, others: Iterable[Track], lost: Iterable[Track]) -> None:
+        """Note whether it stands apart in this frame: overlaps no other box, and is not partly covered by another face,
+        be that one followed or lost. For who is behind somebody still covers those that are farther away."""
         self.crowded = any(iou(self.box, other.box) > CROWDED for other in others if other is not self)
-        if not self.crowded or self.state.time - self.alone.time > ALONE_MEMORY:
+        covered = not is_clear(self.face) and any(self._near(other) for other in (*others, *lost) if other is not self)
+        self.disturbed = self.crowded or covered
+        if not self.disturbed or self.state.time - self.alone.time > ALONE_MEMORY:
             self.alone = self.state
+
+    def _near(self, other: Track) -> bool:
+        """Whether another is within a head's reach, if it has moved on as it did when it stood apart."""
+        apart = other.alone.centre_at(self.state.time) - self.state.centre
+        return float(np.hypot(*apart)) < NEAR * self.state.side
 
     def surprise(self, state: State) -> float:
         """How far ``state`` is from what its motion, size and shape before the others came let expect."""
@@ -104,6 +115,11 @@ class Track:
         coasted = np.clip(self.alone.centre_at(state.time), 0, (size[1], size[0]))
         cost = min(self.alone.unlike(state, coasted), self.alone.unlike(state, self.state.centre) + STOPPED)
         return cost if cost < reach else math.inf
+
+
+def is_clear(face: Face) -> bool:
+    """Whether all of a face can be seen, as far as its model can tell."""
+    return face.quality is None or face.quality >= CLEAR
 
 
 def state_of(face: Face, box: np.ndarray, time: float, velocity: np.ndarray) -> State:

@@ -24,7 +24,7 @@ from facemtl.detect import Detections
 from facemtl.errors import BoxError, ConfigError, ModelError
 from facemtl.face import Face
 from facemtl.geometry import box_from_five
-from facemtl.identity import Track, state_of
+from facemtl.identity import Track, is_clear, state_of
 from facemtl.image import as_bgr
 from facemtl.landmarks import SCHEMAS
 from facemtl.matching import assign, box_cost, centre_of, same_place
@@ -137,7 +137,7 @@ class Tracker:
                 look.track.follow(look.face, look.box, time)
         self._tracks = sorted((look.track for look in looks), key=lambda track: track.number)
         for track in self._tracks:
-            track.look_around(self._tracks)
+            track.look_around(self._tracks, self._lost)
         self._lost = [track for track in self._lost if time - track.state.time <= self._memory]
         return [_shown(track, time) for track in self._tracks]
 
@@ -286,7 +286,7 @@ class Tracker:
             if late and not there:  # it has gone since
                 continue
             taken.append(box)
-            sure.append(there)
+            sure.append(there and is_clear(face))
             fresh.append(Track(face, box, score, time, self._smoother()))
         costs = [[lost.return_cost(track.state, self._size, self._memory) for track in fresh] for lost in self._lost]
         pairs = assign(np.array(costs).reshape(len(self._lost), len(fresh)), math.inf)

@@ -64,13 +64,14 @@ RETURN = """async ([boxes, returns]) => {
   const motion = start(boxes[0]);
   for (const at of boxes.slice(1)) {
     motion.follow(five(at), box(at), at[3]);
-    motion.lookAround(box(at), []);
+    motion.lookAround({ box: box(at), face: { quality: null } }, [], []);
   }
   const costs = returns.map((at) => motion.returnCost(start(at), { width: 640, height: 480 }));
   return costs.map((cost) => (Number.isFinite(cost) ? cost : null));
 }"""
 
-# [box, velocity, found, sure], boxes [x, y, side, seconds] -> the velocity of a face that was lost and is found
+# [box, velocity, found, sure], boxes [x, y, side, seconds] -> the velocity of a face that was lost and is found, and
+# where, when and how large it was when it last stood apart
 COME_BACK = """async ([box, velocity, found, sure]) => {
   const { tracking } = await (await fetch("/model.json")).json();
   const { Motion } = await import("/static/motion.mjs");
@@ -81,7 +82,23 @@ COME_BACK = """async ([box, velocity, found, sure]) => {
   const [lost, back] = [start(box), start(found)];
   lost.now = lost.alone = { ...lost.alone, velocity };
   back.comeBack(lost, sure);
-  return { velocity: back.now.velocity, keeps_alone: back.alone === lost.alone };
+  return [back.now.velocity, [...back.alone.centre, back.alone.side, back.alone.time]];
+}"""
+
+# [face, quality, others, followed], faces [x, y, side, seconds] -> whether each other one disturbs the face, be all of
+# them followed or lost
+DISTURBED = """async ([face, quality, others, followed]) => {
+  const { tracking } = await (await fetch("/model.json")).json();
+  const { Motion } = await import("/static/motion.mjs");
+  const track = ([x, y, side, time], quality) => {
+    const box = [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
+    return { box, face: { quality }, motion: new Motion(Array(5).fill([x, y]), box, time, tracking) };
+  };
+  return others.map((at) => {
+    const [seen, other] = [track(face, quality), track(at, null)];
+    seen.motion.lookAround(seen, followed ? [other] : [], followed ? [] : [other]);
+    return seen.motion.disturbed;
+  });
 }"""
 
 # A network of one GridSample -> its output

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from page_scripts import COME_BACK, FOLLOW, RETURN
+from page_scripts import COME_BACK, DISTURBED, FOLLOW, RETURN
 from service import CHROMIUM, FLAGS, running
 
 from facemtl.face import Face
@@ -123,24 +123,29 @@ def test_a_face_behind_another_keeps_its_number(follow):
     assert dict(found["seen"][-1]) == pytest.approx({1: 490, 2: 300}, abs=8)
 
 
-@pytest.mark.parametrize(("sure", "velocity"), [(True, [250, -250]), (False, [60, 0])])
-def test_a_face_that_is_found_again_half_hidden_keeps_its_motion(page, sure, velocity):
-    """(100, 100) at 60 pixels a second, lost; found 0.04 s later at (110, 90). See tests/test_track_crossing.py."""
-    found = page.evaluate(COME_BACK, [[100, 100, 80, 1.0], [60, 0], [110, 90, 80, 1.04], sure])
-    assert found["velocity"] == pytest.approx(velocity)
-    assert found["keeps_alone"] is not sure
+@pytest.mark.parametrize(
+    ("sure", "velocity", "alone"),
+    [(True, [250, -250], [110, 90, 80, 1.04]), (False, [60, 0], [100, 100, 80, 1.0])],
+)
+def test_a_face_that_is_found_again_half_hidden_keeps_its_motion(page, sure, velocity, alone):
+    """80 pixels, (100, 100) at 60 pixels a second, lost; found 0.04 s later at (110, 90), 88 pixels large. See
+    tests/test_identity.py."""
+    found = page.evaluate(COME_BACK, [[100, 100, 80, 1.0], [60, 0], [110, 90, 88, 1.04], sure])
+    assert found[0] == pytest.approx(velocity)
+    assert found[1] == pytest.approx(alone)
 
 
 # --- the same as Python ---------------------------------------------------------------------------------------------
 
 
+def found(x, y, side, quality=None):
+    points = np.float32([x, y] + side * UPRIGHT)
+    box = np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+    return Face(np.zeros(4, np.float32), 1.0, points, "mtfl5", quality=quality), box
+
+
 def test_the_cost_of_a_return_is_that_of_the_tracker(page):
     rng = np.random.default_rng(2)
-
-    def found(x, y, side):
-        face = Face(np.zeros(4, np.float32), 1.0, np.float32([x, y] + side * UPRIGHT), "mtfl5")
-        return face, np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
-
     times = np.cumsum(rng.uniform(0.02, 0.1, 12)).tolist()
     boxes = [[520 + 150 * t, 240 + rng.normal(0, 2), 90 + rng.normal(0, 2), t] for t in times]
     returns = [
@@ -150,8 +155,29 @@ def test_the_cost_of_a_return_is_that_of_the_tracker(page):
     lost = Track(*found(*boxes[0][:3]), 1.0, times[0], None)
     for x, y, side, time in boxes[1:]:
         lost.follow(*found(x, y, side), time)
-        lost.look_around([lost])
+        lost.look_around([lost], [])
     expected = [lost.return_cost(state_of(*found(*at[:3]), at[3], np.zeros(2)), SIZE, 1.5) for at in returns]
     assert 10 < np.isfinite(expected).sum() < 50
     costs = page.evaluate(RETURN, [boxes, returns])
     np.testing.assert_allclose([np.inf if cost is None else cost for cost in costs], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("quality", [None, 0.89, 0.91])
+def test_a_face_is_disturbed_by_the_same_others(page, quality):
+    """One other, followed or lost a second ago, at 60 places around it."""
+    rng = np.random.default_rng(3)
+    places = [[320 + rng.uniform(-180, 180), 240 + rng.uniform(-180, 180), rng.uniform(80, 120)] for _ in range(60)]
+    alone = [False] * 60
+    for followed in (True, False):
+        time = 2.0 if followed else 1.0
+        expected = []
+        for place in places:
+            face = Track(*found(320, 240, 100, quality), 1.0, 2.0, None)
+            other = Track(*found(*place), 1.0, time, None)
+            face.look_around([face, other] if followed else [face], [] if followed else [other])
+            expected.append(face.disturbed)
+        assert (expected == alone) is (not followed and quality != 0.89)
+        assert (
+            page.evaluate(DISTURBED, [[320, 240, 100, 2.0], quality, [[*at, time] for at in places], followed])
+            == expected
+        )

@@ -83,6 +83,8 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
         "tracking": {
             "memory": track.MEMORY,
             "crowded": identity.CROWDED,
+            "near": identity.NEAR,
+            "clear": identity.CLEAR,
             "velocity_memory": identity.VELOCITY_MEMORY,
             "alone_memory": identity.ALONE_MEMORY,
             "reach": identity.REACH,

@@ -2,7 +2,7 @@
 // A small relative of facemtl/track.py: who comes back is decided by the same rule, motion.mjs.
 import { boxFromFive, mean, rollOfFive, toFive } from "./geometry.mjs";
 import { overlap } from "./detect.mjs";
-import { assign, Motion } from "./motion.mjs";
+import { assign, isClear, Motion } from "./motion.mjs";
 
 const EVERY = 15; // frames between two detections while all is well
 const SEARCH = 5; // and while there are no faces, or a lost one is remembered
@@ -27,8 +27,8 @@ export class Follower {
     const lost = this.forget(before);
     const since = this.frame - this.detected;
     if (lost || since >= (this.tracks.length && !this.lost.length ? EVERY : SEARCH)) await this.detect(picture, time);
-    for (const { box, motion } of this.tracks) {
-      motion.lookAround(box, this.tracks.map((other) => other.box).filter((other) => other !== box));
+    for (const track of this.tracks) {
+      track.motion.lookAround(track, this.tracks.filter((other) => other !== track), this.lost);
     }
     this.lost = this.lost.filter(({ motion }) => time - motion.now.time <= this.model.tracking.memory);
     return this.tracks.map((track) => track.smoother.smooth(track, time));
@@ -112,7 +112,8 @@ export class Follower {
     this.lost = this.lost.filter((track) => ![...back.values()].includes(track));
     for (const track of fresh) {
       const lost = back.get(track);
-      if (lost) track.motion.comeBack(lost.motion, this.there(track.face, track.five, track.box, picture));
+      const sure = isClear(track.face, this.model.tracking) && this.there(track.face, track.five, track.box, picture);
+      if (lost) track.motion.comeBack(lost.motion, sure);
       track.smoother = new FaceSmoother(this.model, lost ? lost.smoother.number : ++this.count);
     }
   }

@@ -9,7 +9,7 @@ export class Motion {
     this.settings = settings;
     this.born = time;
     this.now = this.alone = stateOf(five, box, time, [0, 0]); // alone: when it last stood apart from all others
-    this.crowded = false;
+    this.disturbed = false;
   }
 
   // Go on to what was found in a later frame.
@@ -17,7 +17,7 @@ export class Motion {
     const step = time - this.now.time;
     let { velocity } = this.alone;
     const next = stateOf(five, box, time, velocity);
-    if (!this.crowded && step > 0) { // beside another face the points are dragged, and say little about the motion
+    if (!this.disturbed && step > 0) { // the points of a disturbed face are dragged, and say little about the motion
       const span = Math.min(this.settings.velocity_memory + step, time - this.born); // at first a plain mean
       velocity = this.now.velocity.map((v, k) => v + (step / span) * ((next.centre[k] - this.now.centre[k]) / step - v));
     }
@@ -25,18 +25,29 @@ export class Motion {
   }
 
   // Be the face that was lost: with the velocity that brought it from there to here. Unless one is sure of it, it is
-  // still half hidden, and its points say nothing against its motion and shape before.
+  // still half hidden, and its points say nothing against its motion before. What size and shape it has they say once it
+  // stands apart.
   comeBack(lost, sure) {
-    const step = this.now.time - lost.alone.time;
+    const { time, side, shape } = lost.alone;
+    const step = this.now.time - time;
     const velocity = sure ? this.now.centre.map((c, k) => (c - lost.alone.centre[k]) / step) : lost.alone.velocity;
     this.now = { ...this.now, velocity };
-    this.alone = sure ? this.now : lost.alone;
+    this.alone = sure ? { ...this.now, side, shape } : lost.alone;
   }
 
-  // Note whether its box stands apart from those of the others in this frame.
-  lookAround(box, others) {
-    this.crowded = others.some((other) => overlap(box, other) > this.settings.crowded);
-    if (!this.crowded || this.now.time - this.alone.time > this.settings.alone_memory) this.alone = this.now;
+  // Note whether it stands apart in this frame: its box overlaps no other, and it is not partly covered by another face,
+  // be that one followed or lost. For who is behind somebody still covers those that are farther away.
+  lookAround({ box, face }, others, lost) {
+    const { crowded, alone_memory: memory } = this.settings;
+    const covered = !isClear(face, this.settings) && [...others, ...lost].some(({ motion }) => this.isNear(motion));
+    this.disturbed = covered || others.some((other) => overlap(box, other.box) > crowded);
+    if (!this.disturbed || this.now.time - this.alone.time > memory) this.alone = this.now;
+  }
+
+  // Whether another is within a head's reach, if it has moved on as it did when it stood apart.
+  isNear({ alone }) {
+    const apart = centreAt(alone, this.now.time).map((c, k) => c - this.now.centre[k]);
+    return Math.hypot(...apart) < this.settings.near * this.now.side;
   }
 
   // How far a face is from what its motion, size and shape before the others came let expect, in sides.
@@ -61,6 +72,9 @@ export class Motion {
     return distance + Math.abs(Math.log(side / found.side)) + this.settings.shape_weight * Math.sqrt(apart);
   }
 }
+
+// Whether all of a face can be seen, as far as its model can tell.
+export const isClear = ({ quality }, { clear }) => quality === null || quality >= clear;
 
 // Row -> column, each once, the cheapest pair of finite cost first (facemtl/matching.py).
 export function assign(costs) {
