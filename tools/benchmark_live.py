@@ -62,7 +62,8 @@ def measure(part: str, args: argparse.Namespace, samples: Sequence[FaceSample]) 
     if part == "steadiness":
         return before | steadiness.measure(predict, samples[:8])
     if part == "identities":
-        return before | identities.measure(predict, samples)
+        first, last = args.scenes
+        return before | identities.measure(predict, samples, range(first, last + 1))
     return before | soak.measure(predict, samples, args.soak_frames)
 
 
@@ -203,6 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
     parser.add_argument("--frames", type=int, default=300, help="of the videos for speed (default: 300)")
     parser.add_argument("--rounds", type=int, default=5, help="of timing (default: 5)")
+    parser.add_argument(
+        "--scenes",
+        nargs=2,
+        type=int,
+        default=[0, 11],
+        metavar=("FIRST", "LAST"),
+        help="of crossing faces (default: 0 11); try what you change on others, with another --out",
+    )
     parser.add_argument("--soak-frames", type=int, default=90_000, help="(default: 90000, an hour at 25 a second)")
     parser.add_argument("--environment", type=Path, default=Path(".venv-peers"), help="of MediaPipe (.venv-peers)")
     parser.add_argument("--data-root", type=Path, help="MTFL's folder (default: the one in $FACEMTL_DATA)")

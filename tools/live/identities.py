@@ -20,7 +20,6 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from moving_faces import Person, World, play, switches, times
 from moving_faces import straight as straight_path
 
-SCENES = 12
 SECONDS = 2.0
 PEOPLE = 5
 OVERLAP = 0.1  # share of their union that two faces have in common from which nobody is judged
@@ -76,10 +75,10 @@ def apart_switches(seen: Sequence[Sequence[tuple[int, np.ndarray]]], truth: np.n
     return count
 
 
-def measure(predict: Predictor, samples: Sequence[FaceSample]) -> dict[str, Any]:
-    """Switches in each rendered and each real scene."""
+def measure(predict: Predictor, samples: Sequence[FaceSample], scenes: Sequence[int]) -> dict[str, Any]:
+    """Switches in each of these scenes, rendered and real."""
     heads, room = [cut_out(sample, 90) for sample in samples[:10]], backdrop(samples[10])
     return {
-        "rendered": [rendered(scene) for scene in range(SCENES)],
-        "real": [real(predict, heads, room, scene) for scene in range(SCENES)],
+        "rendered": [rendered(scene) for scene in scenes],
+        "real": [real(predict, heads, room, scene) for scene in scenes],
     }
