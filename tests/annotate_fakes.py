@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import tarfile
 import time
+from io import BytesIO
 from pathlib import Path
 
 import cv2
+import jsonschema
 import numpy as np
 from fake_network import full_session
 
-from facemtl.annotate import annotate
+from facemtl.annotate import Summary, annotate, read_rows, row_schema
 from facemtl.detect import Detections
 from facemtl.image import write_image
 from facemtl.predictor import Predictor
 
 IDENTITY = {"model": "fake"}
+DARK, GREY, BRIGHT, REFUSED, DEADLY = 20, 120, 180, 200, 100  # what BrightDetector makes something of
+NO_PICTURE = "is not an image of a supported format; convert it to JPEG, PNG, GIF, BMP, WebP or TIFF"
 PAUSE = 0.002  # seconds a picture, so that there is a middle to be killed in
 
 
@@ -29,9 +34,9 @@ class BrightDetector:
     def detect(self, image: np.ndarray) -> Detections:
         time.sleep(self.pause)
         value = int(image[-1, -1, 0])
-        if value == 200:
+        if value == REFUSED:
             raise ValueError("no picture of value 200, please")
-        if self.killer is not None and value == 100:
+        if self.killer is not None and value == DEADLY:
             if self.killer.is_file():  # it kills once
                 self.killer.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -101,3 +106,28 @@ def content(folder: Path) -> dict[str, bytes]:
 def annotate_slowly(inputs: list[str], out: Path, format: str) -> None:
     """What is killed in tests."""
     annotate(inputs, out, Slow(), IDENTITY, format=format, part_size=7, batch=4)
+
+
+def run(inputs: list[object], out: Path, **options) -> Summary:
+    return annotate([str(name) for name in inputs], out, open_fake, IDENTITY, **{"format": "jsonl", **options})
+
+
+def rows(out: Path) -> list[dict]:
+    found = list(read_rows(out))
+    assert [row["index"] for row in found] == list(range(len(found)))
+    validator = jsonschema.Draft202012Validator(row_schema())
+    for row in found:
+        validator.validate(row)
+    return found
+
+
+def short(out: Path) -> list[tuple]:
+    return [(r["source"], r["member"], r["frame"], r["status"], len(r["faces"])) for r in rows(out)]
+
+
+def shard(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, BytesIO(data))

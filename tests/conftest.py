@@ -54,6 +54,13 @@ def tiny_mtfl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 # What trainings need is imported when a test asks for it: most tests do without torch.
 
 

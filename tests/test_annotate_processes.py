@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotate_fakes import Deadly, open_fake, write_pictures
+from annotate_fakes import (
+    BRIGHT,
+    DARK,
+    DEADLY,
+    GREY,
+    Deadly,
+    open_fake,
+    write_pictures,
+)
 
 from facemtl.annotate import on_processes as processes_module
 from facemtl.annotate import work as work_module
@@ -15,8 +23,6 @@ from facemtl.annotate.on_processes import Shares, make_parts
 from facemtl.annotate.plan import Plan
 from facemtl.annotate.rows import read_part
 from facemtl.annotate.work import Annotator
-
-DARK, GREY, BRIGHT, DEADLY = 20, 120, 180, 100
 
 
 def plan_of(folder: Path, values: list[int], part_size: int, batch: int) -> Plan:
