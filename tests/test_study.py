@@ -344,6 +344,12 @@ def test_tables_are_rebuilt_from_kept_files_alone(finished, comparison, root):
     assert made[0] == made[1]
     assert {"small.html", "small.md", "small.csv", "small-details.csv", "small-test-sizes.png"} <= set(made[0])
     assert made[0]["small.md"].decode() == text
+    for split in ("heldout", "test"):
+        _, smaller = text.split(f"### {split}: fewer training rows")
+        rows = [line.split(" | ")[:3] for line in smaller.split("###")[0].splitlines() if line.startswith("| sum")]
+        assert rows == [["| sum", "landmarks", "50 %"], ["| sum", "landmarks", "100 %"]]
+    details = made[0]["small-details.csv"].decode().splitlines()
+    assert {line.split(",")[1] for line in details[1:]} == {"50", "100"}
     page = made[0]["small.html"].decode()
     assert "http://" not in page
     assert "https://" not in page

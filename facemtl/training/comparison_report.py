@@ -15,7 +15,7 @@ from facemtl.training.comparison_runs import load_costs, load_errors
 from facemtl.training.overview import Line, overview, overview_csv, overview_markdown, tasks_of, words
 from facemtl.training.pages import data_uri, page
 from facemtl.training.study import Settled, size_results
-from facemtl.training.verdicts import Verdicts, as_csv, as_markdown, judge
+from facemtl.training.verdicts import Verdicts, as_csv, as_markdown, judge, sizes_markdown
 
 MANY = 6  # methods that a picture with several bars a place can hold
 CAPTIONS = {
@@ -52,15 +52,16 @@ def write_tables(settled: Settled, results: Path, root: Path | None, command: st
     found: dict[str, Verdicts] = {}
     lines: dict[str, list[Line]] = {}
     figures: dict[str, dict[str, Figure]] = {}
+    sizes: dict[str, dict[float, Verdicts]] = {}
     for split in main.splits:
         samples = read_split(data, split, root)
         found[split] = judge(main, load_errors(main, results, split), samples, split)
         lines[split] = overview(found[split], settled, costs)
-        sizes = {
+        sizes[split] = {
             fraction: judge(part, load_errors(part, size_results(results, fraction), split), samples, split, (POINTS,))
             for fraction, part in settled.sizes.items()
         }
-        figures[split] = _figures(found[split], lines[split], settled, sizes)
+        figures[split] = _figures(found[split], lines[split], settled, sizes[split])
     name = main.name
     for split, some in figures.items():
         for kind, figure in some.items():
@@ -68,11 +69,17 @@ def write_tables(settled: Settled, results: Path, root: Path | None, command: st
             write_beside(picture, lambda path, figure=figure: figure.savefig(path, format="png", dpi=110))
     text = f"# {name}\n\nMade by `{command}`.\n\n" + _tuning_markdown(settled)
     for split, verdicts in found.items():
-        text += f"## {split}\n\n{overview_markdown(lines[split])}\n{as_markdown(verdicts)}\n"
+        text += f"## {split}\n\n{overview_markdown(lines[split])}\n"
+        if sizes[split]:
+            smaller = next(iter(settled.sizes.values()))
+            text += f"{sizes_markdown({**sizes[split], 1.0: verdicts}, smaller.methods)}\n"
+        text += f"{as_markdown(verdicts)}\n"
     files = {
         f"{name}.md": text,
         f"{name}.csv": overview_csv(lines),
-        f"{name}-details.csv": as_csv(list(found.values())),
+        f"{name}-details.csv": as_csv(
+            (share, verdicts) for split in found for share, verdicts in {**sizes[split], 1.0: found[split]}.items()
+        ),
         f"{name}.html": _html(settled, found, lines, figures, command),
     }
     for file, content in files.items():

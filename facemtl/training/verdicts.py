@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -258,6 +258,25 @@ def as_markdown(verdicts: Verdicts) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sizes_markdown(sizes: Mapping[float, Verdicts], methods: Container[str]) -> str:
+    """The tables of methods that were also trained on shares of the rows, smallest share first.
+
+    Args:
+        sizes: share of the training rows -> what was found with it.
+        methods: those to tell of.
+    """
+    largest = sizes[max(sizes)]
+    lines = [
+        _line(row, f"{row.task} | {100 * share:g} %", sizes[share])
+        for share in sorted(sizes)
+        for row in sizes[share].rows
+        if row.part == ALL and row.method in methods and row.task == POINTS
+    ]
+    columns = f"error (sd over seeds) | {largest.against} | difference [95 %] | p | verdict"
+    table = _table(f"method | task | training rows | {columns}", lines)
+    return "\n".join([f"### {largest.split}: fewer training rows", *table]) + "\n"
+
+
 def _table(columns: str, lines: list[str]) -> list[str]:
     """A blank line, the head and the lines; nothing if there are none."""
     return ["", f"| {columns} |", "| --- " * (columns.count("|") + 1) + "|", *lines] if lines else []
@@ -289,27 +308,39 @@ def _rank_lines(ranks: Ranks | None) -> list[str]:
 
 
 COLUMNS = (
-    *("split", "part", "faces", "method", "task", "seeds", "error_percent", "sd_over_seeds", "baseline_percent"),
+    *(
+        "split",
+        "training_rows_percent",
+        "part",
+        "faces",
+        "method",
+        "task",
+        "seeds",
+        "error_percent",
+        "sd_over_seeds",
+        "baseline_percent",
+    ),
     *("difference", "low", "high", "p_holm", "verdict"),
 )
 
 
-def as_csv(verdicts: Sequence[Verdicts]) -> str:
-    """Every row of the tables of some splits, and Delta-m as a task of its own."""
+def as_csv(verdicts: Iterable[tuple[float, Verdicts]]) -> str:
+    """Every row of the tables of shares of the training rows and splits, and Delta-m as a task of its own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for split in verdicts:
+    for share, split in verdicts:
+        start = (split.split, f"{100 * share:g}")
         for row in split.rows:
             d, faces = row.difference, split.parts.get(row.part, split.faces)
             figures = (row.error, row.spread, row.baseline, d.estimate, d.low, d.high, d.p)
             writer.writerow(
-                [split.split, row.part, faces, row.method, row.task, row.seeds, *map(_figure, figures), d.verdict]
+                [*start, row.part, faces, row.method, row.task, row.seeds, *map(_figure, figures), d.verdict]
             )
         for method, d in split.deltas.items():
             figures = (d.estimate, d.low, d.high, d.p)
             writer.writerow(
-                [split.split, ALL, split.faces, method, "delta_m", "", "", "", "", *map(_figure, figures), d.verdict]
+                [*start, ALL, split.faces, method, "delta_m", "", "", "", "", *map(_figure, figures), d.verdict]
             )
     return text.getvalue()
 
