@@ -95,6 +95,9 @@ def benchmark_prediction(model: str, threads: int) -> None:
         f"as shipped ({default}), 64 faces at once": (lambda: predict.batch(crowd, [boxes] * 64), 64),
         "with the detector, 640 x 480 picture": (repeat(lambda: predict(picture), 5), 5),
     }
+    if spec.refine:
+        coarse = repeat(lambda: session.run(crop, spec.tasks, refine=False), 500)
+        cases["network alone, one crop, points not refined"] = (coarse, 500)
     print(f"{spec.name}, {threads} CPU thread(s), milliseconds a face: median (fastest, slowest) of {ROUNDS} rounds")
     for name, values in in_turn(cases).items():
         low, middle, high = (1000 * f(values) for f in (min, statistics.median, max))
