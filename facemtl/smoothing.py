@@ -110,7 +110,7 @@ class FaceSmoother:
         self._points = OneEuro(*POINTS)
         self._angles = OneEuro(*ANGLES)
         self._last_angles: np.ndarray | None = None
-        self._shares: dict[str, OneEuro] = {}
+        self._shares = OneEuro(*SHARES)
         self._labels: dict[str, Hysteresis] = {}
 
     def __call__(self, face: Face, time: float) -> Face:
@@ -127,7 +127,7 @@ class FaceSmoother:
             box=box_from_five(five(points)).astype(np.float32),
             landmarks=points.astype(np.float32),
             pose=None if face.pose is None else self._smooth_pose(face.pose, time),
-            attributes={name: self._smooth_attribute(name, a, time) for name, a in face.attributes.items()},
+            attributes=self._smooth_attributes(face.attributes, time) if face.attributes else {},
         )
 
     def _smooth_pose(self, pose: Pose, time: float) -> Pose:
@@ -138,11 +138,15 @@ class FaceSmoother:
         yaw, pitch, roll = (math.remainder(v, 360) for v in self._angles(angles[:, None], time)[:, 0].tolist())
         return Pose(yaw, pitch, roll)
 
-    def _smooth_attribute(self, name: str, attribute: Attribute, time: float) -> Attribute:
-        if name not in self._shares:
-            self._shares[name], self._labels[name] = OneEuro(*SHARES), Hysteresis()
-        shares = self._shares[name](np.array(list(attribute.probabilities.values())), time).tolist()
-        probabilities = dict(zip(attribute.probabilities, shares, strict=True))
-        label = self._labels[name](probabilities, time)
+    def _smooth_attributes(self, attributes: Mapping[str, Attribute], time: float) -> dict[str, Attribute]:
+        classes = max(len(a.probabilities) for a in attributes.values())
+        # One row an attribute, filled up with zeros, which have no speed: one filter is faster than one for each.
+        rows = [[*a.probabilities.values(), *[0.0] * (classes - len(a.probabilities))] for a in attributes.values()]
+        smooth = self._shares(np.array(rows), time).tolist()
+        return {n: self._label(n, a, row, time) for (n, a), row in zip(attributes.items(), smooth, strict=True)}
+
+    def _label(self, name: str, attribute: Attribute, shares: list[float], time: float) -> Attribute:
+        probabilities = dict(zip(attribute.probabilities, shares, strict=False))  # without what was filled up
+        label = self._labels.setdefault(name, Hysteresis())(probabilities, time)
         confidence = probabilities[label]
         return Attribute(label, confidence, probabilities, confidence >= self._thresholds.get(name, 0.0))

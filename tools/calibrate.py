@@ -21,7 +21,7 @@ import numpy as np
 from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import FaceMTLError, ModelError
 from facemtl.face import ATTRIBUTES
-from facemtl.files import write_beside
+from facemtl.files import make_folder, write_beside
 from facemtl.models.files import load_model, save_model
 from facemtl.predictor import Predictor
 from facemtl.training.calibration import Calibration, check, crossed, fit, prior_offsets, recalibrated
@@ -58,6 +58,8 @@ def main() -> int:
         if not path.is_file():
             raise ModelError(f"{args.folder} holds no {MODEL}")
         model, spec = load_model(path)
+        figure = args.figure or Path("runs/calibration") / f"{spec.name}.png"
+        make_folder(figure.parent)  # said now, not after all faces
         samples = read_split(args.data, "heldout")
         found = predict_samples(Predictor(path), samples, face_boxes(samples, args.boxes), data_root(args.data))
         plain = recalibrated(found, Calibration(), Calibration.of(spec))
@@ -67,7 +69,6 @@ def main() -> int:
         say(plain, fitted)
         if prior is not None:
             say_prior(plain, prior)
-        figure = args.figure or Path("runs/calibration") / f"{spec.name}.png"
         draw(plain, list(fitted.temperatures), offsets, figure)
         print(f"\n{figure}")
         if not args.dry_run:

@@ -28,7 +28,7 @@ from facemtl.checking.planting import self_test, table
 from facemtl.checking.report import summary, worst, write_check
 from facemtl.checking.sets import read_parts
 from facemtl.errors import FaceMTLError
-from facemtl.files import write_beside
+from facemtl.files import make_folder, write_beside
 from facemtl.weights import DEFAULT_MODEL
 
 
@@ -40,8 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         if args.self_test:
             print(table(self_test(parts, args.faces, model, args.threads, bar)))
             return 0
-        report = check(parts, model, args.threads, args.asked, bar)
         out = args.out or Path("runs/check") / "-".join(dict.fromkeys(part.name for part in parts))
+        make_folder(out)  # said now, not after all faces
+        report = check(parts, model, args.threads, args.asked, bar)
         text = json.dumps(report.plain(), indent=1, allow_nan=False)
         write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
         write_check(report, out / "report.html", ", ".join(args.sets), lambda kinds: bar(kinds, "report"))

@@ -23,7 +23,7 @@ import numpy as np
 
 from facemtl.data.sets import DATA_SETS, data_root, read_split
 from facemtl.errors import DataError, FaceMTLError
-from facemtl.files import write_beside
+from facemtl.files import make_folder, write_beside
 from facemtl.landmarks import SCHEMAS
 from facemtl.predictor import Predictor
 from facemtl.session import DEVICES
@@ -36,6 +36,8 @@ from facemtl.training.report import summary_text, write_report
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
+        if args.out:
+            make_folder(args.out)  # said now, not after all faces
         if args.predictions:
             predictions, title = Predictions.load(args.predictions), args.predictions.stem
             out = args.out or args.predictions.parent

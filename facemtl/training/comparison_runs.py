@@ -32,7 +32,11 @@ from facemtl.training.recipe import Recipe, recipe_from_dict
 from facemtl.training.training_data import TrainingData
 
 # Keys that change nothing about what is read: runs that differ in them alone share it.
-NOT_READ = ("name", "seed", "epochs", "learning_rate", "weights", "weighing", "weighing_options", "early_stopping")
+NOT_READ = (
+    *("name", "seed", "epochs", "warmup_epochs", "learning_rate", "snapshots", "affinity"),
+    *("weights", "weighing", "weighing_options", "early_stopping", "sharing", "sharing_options"),
+    *("cascade", "cascade_gradients"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
