@@ -30,15 +30,18 @@ def centre_of(box: np.ndarray) -> np.ndarray:
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Shared area of two boxes (4,) over that of their union."""
-    width, height = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).tolist()
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - shared)
+    # Plain floats, here and below: this runs for every pair of faces in every frame.
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.tolist(), b.tolist()
+    shared = max(min(ax2, bx2) - max(ax1, bx1), 0.0) * max(min(ay2, by2) - max(ay1, by1), 0.0)
+    return shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared)
 
 
 def box_cost(a: np.ndarray, b: np.ndarray) -> float:
     """Distance of two square boxes (4,) in sides of the smaller, plus the natural logarithm of their ratio of sides."""
-    first, second = float(a[2] - a[0]), float(b[2] - b[0])
-    return float(np.hypot(*(centre_of(a) - centre_of(b)))) / min(first, second) + abs(math.log(first / second))
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.tolist(), b.tolist()
+    first, second = ax2 - ax1, bx2 - bx1
+    apart = math.hypot(ax1 + ax2 - bx1 - bx2, ay1 + ay2 - by1 - by2) / 2
+    return apart / min(first, second) + abs(math.log(first / second))
 
 
 def same_place(a: np.ndarray, b: np.ndarray) -> bool:
