@@ -61,9 +61,9 @@ class Tracker:
     The crops of the next frame come from the last points, moved on at constant velocity, in one pass of the network
     (:meth:`Predictor.follow`). The detector of ``predict`` looks for faces: every ``search`` frames while a lost one is
     remembered, one stays doubtful or two overlap; every ``every`` frames; and, at least 22 frames after the last time,
-    when something moves away from the known faces (:mod:`facemtl.motion`). So that no ordinary frame is late, such a
-    search is spread over frames (:mod:`facemtl.search`). It is done at once where no face is followed, and in the
-    frame in which one becomes doubtful or is lost.
+    when something moves away from the known faces (:mod:`facemtl.motion`, asked every ``search`` frames). So that no
+    ordinary frame is late, such a search is spread over frames (:mod:`facemtl.search`). It is done at once where no
+    face is followed, and in the frame in which one becomes doubtful or is lost.
 
     *An id ends* when :mod:`facemtl.presence` falls under even odds, or the points jump by half a side, and the detector
     finds no face there; a detection that misses a face counts against it. Of two tracks on one face
@@ -209,7 +209,7 @@ class Tracker:
             return True
         if since >= self._search and (self._lost or any(look.track.crowded or self._doubt(look) for look in looks)):
             return True
-        return since >= MOTION_PAUSE and self._motion.elsewhere()
+        return since >= MOTION_PAUSE and since % self._search == 0 and self._motion.elsewhere()
 
     def _doubt(self, look: _Look) -> bool:
         """Whether presence has fallen, also because detections missed the face."""
