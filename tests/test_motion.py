@@ -1,6 +1,7 @@
 """Motion away from the known people."""
 
 import numpy as np
+import pytest
 
 from facemtl.motion import Motion
 
@@ -74,3 +75,11 @@ def test_noise_and_exposure_are_no_motion() -> None:
 def test_the_size_of_the_picture_does_not_matter() -> None:
     assert moved(picture()[:480:8, :640:8], with_patch(40, 40, 120)[::8, ::8], faces=())
     assert not moved(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3), np.uint8), faces=())
+
+
+@pytest.mark.parametrize("height, width", [(481, 641), (480, 641), (129, 1001), (128, 128), (127, 300), (1000, 131)])
+def test_odd_sides_are_as_good(height: int, width: int) -> None:
+    still, other = (np.full((height, width, 3), 100, np.uint8) for _ in range(2))
+    other[: height // 3, : width // 3] = 200
+    assert not moved(still, still)
+    assert moved(still, other, faces=())
