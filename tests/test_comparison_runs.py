@@ -125,6 +125,20 @@ def test_finished_runs_are_not_repeated(finished, comparison, root):
     assert times(finished) == before
 
 
+def test_data_are_read_once_for_recipes_that_differ_in_what_is_done_with_them(finished, comparison, root):
+    recipe = comparison.run_recipe("both", 4)
+    data = training_data(recipe, finished / "cache", root)
+    alike = [
+        replace(recipe, name="other", seed=9, epochs=3, warmup_epochs=0.5, learning_rate=1e-4, snapshots=0),
+        replace(recipe, weighing="uw", weights={"smile": 0.5}, early_stopping=True),
+        replace(recipe, sharing="mmoe", sharing_options={"experts": 2}),
+        replace(recipe, cascade={"smile": ["landmarks"]}, cascade_gradients=True),
+    ]
+    assert all(training_data(other, finished / "cache", root) is data for other in alike)
+    shuffled = training_data(comparison.run_recipe("both shuffled", 4), finished / "cache", root)
+    assert shuffled is not data
+
+
 def test_two_jobs_give_the_same_files_as_one(finished, comparison, root, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("the results are bitwise the same on a CPU")
