@@ -44,9 +44,9 @@ class State:
 
     def unlike(self, other: State, centre: np.ndarray) -> float:
         """How unlike a face at ``centre`` of this size and shape is to ``other``, in sides."""
-        smaller = min(self.side, other.side)
-        distance = float(np.hypot(*(centre - other.centre))) / smaller
-        shape = float(np.sqrt(((self.shape - other.shape) ** 2).sum(axis=1).mean()))
+        # Plain floats are faster, and this runs for every face.
+        distance = math.dist(centre.tolist(), other.centre.tolist()) / min(self.side, other.side)
+        shape = math.dist(self.shape.ravel().tolist(), other.shape.ravel().tolist()) / math.sqrt(len(self.shape))
         return distance + abs(math.log(self.side / other.side)) + SHAPE_WEIGHT * shape
 
 
@@ -65,9 +65,9 @@ class Track:
 
     def next_box(self, time: float) -> np.ndarray:
         """(4,) where its face should be: moved on at its velocity, by half a side at most."""
-        step = self.state.velocity * (time - self.state.time)
-        length = float(np.hypot(*step))
-        return self.box + np.tile(step * min(1.0, 0.5 * self.state.side / max(length, 1e-9)), 2)
+        x, y = (self.state.velocity * (time - self.state.time)).tolist()
+        share = min(1.0, 0.5 * self.state.side / max(math.hypot(x, y), 1e-9))
+        return self.box + np.array([share * x, share * y] * 2)
 
     def follow(self, face: Face, box: np.ndarray, time: float) -> None:
         """Go on to what was found in a later frame."""
