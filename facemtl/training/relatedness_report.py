@@ -11,6 +11,8 @@ from facemtl.training.relatedness import Pair, Relatedness
 from facemtl.training.statistics import Interval
 
 INK = "#333333"
+DARK = 0.6  # share of the widest value beyond which a cell is too dark for ink
+COLUMNS = 3  # matrices in a row of the picture
 
 
 def as_markdown(related: Relatedness) -> str:
@@ -55,9 +57,13 @@ def relatedness_figure(related: Relatedness) -> Figure:
     """A matrix for each table and measure, blue where the row's task helps the column's; a cross is not told from 0."""
     count = len(related.tables) + len(related.measures)
     side = 1.4 + 0.75 * len(related.tasks)
-    figure = Figure(figsize=(side * count, side + 0.3), layout="constrained", dpi=110)
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(side * columns, (side + 0.2) * rows + 0.3), layout="constrained", dpi=110)
     figure.suptitle(related.split, fontsize=11)
-    grid = figure.subplots(1, count, squeeze=False)[0]
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.remove()
     gains = {
         f"{name}\n(gain, % of the error)": (
             {pair: -value.estimate for pair, value in table.items()},
@@ -67,17 +73,19 @@ def relatedness_figure(related: Relatedness) -> Figure:
     }
     gains |= {name: (values, set()) for name, values in related.measures.items()}
     names = [task.replace("_", " ") for task in related.tasks]
-    for axes, (name, (values, undecided)) in zip(grid, gains.items(), strict=True):
+    for axes, (name, (values, undecided)) in zip(grid[:count], gains.items(), strict=True):
         matrix = np.array([[values.get((a, b), np.nan) for b in related.tasks] for a in related.tasks])
         widest = np.nanmax(np.abs(matrix)) or 1.0
         axes.imshow(matrix, cmap="RdBu", vmin=-widest, vmax=widest)
         for (i, j), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 cross = " x" if (related.tasks[i], related.tasks[j]) in undecided else ""
-                axes.text(j, i, f"{value:.2g}{cross}", ha="center", va="center", fontsize=8, color=INK)
+                shown = f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
+                colour = "white" if abs(value) > DARK * widest else INK
+                axes.text(j, i, f"{shown}{cross}", ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("onto", fontsize=8)
-    grid[0].set_ylabel("from", fontsize=8)
+        axes.set_ylabel("from", fontsize=8)
     return figure
