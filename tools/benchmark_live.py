@@ -158,7 +158,7 @@ def draw_soak(found: dict[str, Any]) -> Any:
     axes.plot([i for i, _ in found["memory"]], [megabytes for _, megabytes in found["memory"]])
     axes.set_xlabel("frames")
     axes.set_ylabel("resident memory, MB")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(megabytes for _, megabytes in found["memory"]))  # a flat line is not the frame
     figure.tight_layout()
     return figure
 
