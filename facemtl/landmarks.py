@@ -41,8 +41,8 @@ class LandmarkSchema:
     def to_five(self, points: np.ndarray) -> np.ndarray:
         """(..., K, 2) points of this schema -> (..., 5, 2): eye centres, nose tip, mouth corners.
 
-        Exact for ``mtfl5``, approximate for every other: another set's annotators put their eye centres, or the
-        outline whose mean stands for one, not exactly where MTFL's did.
+        The points themselves for ``mtfl5``, approximate for every other: another set's annotators put their eye
+        centres, or the outline whose mean stands for one, not exactly where MTFL's did.
         """
         return points if len(self) == 5 else _means(points, self.five)
 
