@@ -115,7 +115,7 @@ def test_what_cannot_be_checked_is_one_sentence(faces, tmp_path, monkeypatch, ca
     assert run(monkeypatch, f"mtfl_layout={faces}:train", "--asked", "0") == 2
     capsys.readouterr()
     blocked = faces / "training.txt" / "out"
-    assert run(monkeypatch, f"mtfl_layout={faces}:test", "--model", "none", "--out", blocked) == 2
+    assert run(monkeypatch, f"mtfl_layout={faces}:test", "--model", "nobody", "--out", blocked) == 2  # before the model
     assert capsys.readouterr().err == f"error: the folder {blocked} cannot be made: Not a directory\n"
 
 

@@ -318,5 +318,5 @@ def test_eval_says_what_is_wrong_and_what_to_do(tmp_path, eval_tool, monkeypatch
     told = said("model.onnx", "--data-root", tmp_path)
     assert "4 of 4 faces have no published box, such as testing.txt:1: use --boxes truth" in told
     blocked = tmp_path / "testing.txt" / "out"
-    told = said("model.onnx", "--data-root", tmp_path, "--boxes", "truth", "--out", blocked)
+    told = said("model.onnx", "--data-root", tmp_path, "--out", blocked)  # before the boxes are missed
     assert told == f"error: the folder {blocked} cannot be made: Not a directory\n"
