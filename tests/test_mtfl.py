@@ -42,6 +42,19 @@ def test_a_row_as_published(tmp_path):
     assert (sample.schema, sample.box, sample.source, sample.group) == ("mtfl5", None, "training.txt:1", "lfw_5590")
 
 
+def test_points_that_were_scaled_with_their_picture_are_moved_back(tmp_path):
+    (tmp_path / "net_7876").mkdir()
+    (tmp_path / "net_7876" / "1.jpg").touch()
+    coordinates = "11 21 16 12 20 31 32 36 41 42"
+    rows = [
+        f"{folder}/1.jpg {text} 2 1 2 5" for text in (coordinates, f"{coordinates}.5") for folder in ("a", "net_7876")
+    ]
+    samples = read_mtfl_file(write_set(tmp_path, "\n".join(rows)), "training.txt")
+    # Whole coordinates are those of a picture as it was.
+    assert [s.points[0].tolist() for s in samples] == [[10, 30], [10, 30], [10, 30], pytest.approx([10.4, 30.4])]
+    assert samples[3].points[4].tolist() == pytest.approx([19.4, 41.9])
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_published_and_cleaned_rows_read_the_same(tmp_path, newline):
     clean = write_set(tmp_path / "clean", f"{GOOD}\n{GOOD.replace('1.jpg', '2.jpg')}\n", newline=newline)

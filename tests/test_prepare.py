@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from scripts import load_script
 from facemtl.data.mtfl import heldout_rows, read_mtfl, read_mtfl_file
 from facemtl.data.synthetic import write_mtfl_layout
 from facemtl.errors import DataError
+from facemtl.geometry import box_from_five
 from facemtl.image import read_image, write_image
 
 SCRIPT = Path(__file__).parents[1] / "datasets" / "mtfl" / "prepare.py"
@@ -129,7 +130,7 @@ def test_a_folder_that_is_there_is_not_touched(tiny_mtfl, tmp_path):
     "arguments, message",
     [
         (["--check"], "set FACEMTL_DATA to the folder of the data sets, or pass --root"),
-        ([], "one of the arguments archive --check --write-heldout is required"),
+        ([], "one of the arguments archive --check --write-heldout --measure-frames is required"),
         (["MTFL.zip", "--check"], "not allowed with argument"),
     ],
 )
@@ -239,6 +240,26 @@ def test_the_written_list_is_read_back(prepare, with_duplicates, tmp_path, monke
     monkeypatch.setattr("facemtl.data.mtfl.HELDOUT_ROWS", "rows.txt")
     assert sorted(heldout_rows()) == prepare.choose_heldout(read_mtfl_file(with_duplicates, "training.txt"))
     assert [p.name for p in tmp_path.iterdir()] == ["rows.txt"]
+
+
+def test_where_the_points_lie_beside_a_detectors_is_said_by_kind_of_row(prepare, tmp_path, monkeypatch):
+    five = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]])
+    rows = []
+    for name, moved in (("a/1.jpg", 1.0), ("net_7876/1.jpg", 1.0), ("net_7876/2.jpg", 0.25)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((100, 100, 3), np.uint8))
+        rows.append(f"{name} {' '.join(f'{v + moved:g}' for v in five.T.ravel())} 1 1 1 1")
+    (tmp_path / "training.txt").write_text("\n".join(rows))
+    box = box_from_five(five - [0.5, 0.25])
+    detector = SimpleNamespace(detect=lambda image: SimpleNamespace(boxes=np.stack([box + 40, box])))
+    monkeypatch.setattr(prepare, "MtcnnDetector", lambda: detector)
+    title, *lines = prepare.measure_frames(tmp_path).splitlines()
+    assert title.startswith("label minus detection")
+    assert lines == [
+        "  a: 1 faces, x +0.50 +- 0.00, y +0.25 +- 0.00",
+        "  net_7876, pictures as they were: 1 faces, x +0.50 +- 0.00, y +0.25 +- 0.00",
+        "  net_7876, scaled pictures: 1 faces, x +0.15 +- 0.00, y -0.10 +- 0.00",
+    ]
 
 
 def test_the_folders_of_the_real_set_are_held_out_in_their_share(mtfl_root):

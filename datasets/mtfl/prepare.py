@@ -4,6 +4,7 @@
 python datasets/mtfl/prepare.py MTFL.zip            # unpacks into $FACEMTL_DATA/MTFL
 python datasets/mtfl/prepare.py --check             # validates what is there
 python datasets/mtfl/prepare.py --write-heldout     # makes facemtl/data/mtfl_heldout.txt anew
+python datasets/mtfl/prepare.py --measure-frames    # where the points of the training file lie beside a detector's
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from facemtl.data.archives import folder_of_file, unpack_zip
-from facemtl.data.mtfl import HELDOUT_ROWS, LABEL_ORDER, read_mtfl_file
+from facemtl.data.mtfl import HELDOUT_ROWS, LABEL_ORDER, SCALED, read_mtfl_file
 from facemtl.data.prepare import count_labels, run_prepare
 from facemtl.data.sample import FaceSample
+from facemtl.detect import MtcnnDetector
+from facemtl.face import Face
 from facemtl.files import write_beside
 from facemtl.geometry import box_from_five, crop_matrix, warp_crop
 from facemtl.image import read_image
+from facemtl.training.predictions import face_of_sample
 
 MAX_UNPACKED = 2 << 30  # bytes; the published set is far smaller
 HELDOUT = 1000
+MEASURED = 700  # faces of each kind
 HASH_DISTANCE = 24  # of 256 bits: crops of one photo differ by at most 19 in this set, all others by at least 27
 
 
@@ -102,8 +108,40 @@ def describe_and_write_heldout(root: Path) -> str:
     return f"{describe(root)}\nwrote {write_heldout(root, target)} held-out rows to {target.name}"
 
 
+def measure_frames(root: Path) -> str:
+    """How far the middle of the labelled points lies from that of the default detector's, by folder and kind of row."""
+    kinds: dict[str, list[FaceSample]] = defaultdict(list)
+    for sample in read_mtfl_file(root, "training.txt"):
+        whole = "pictures as they were" if (sample.points % 1 == 0).all() else "scaled pictures"
+        kinds[f"{sample.group}, {whole}" if sample.group == SCALED else sample.group].append(sample)
+    detector, rng = MtcnnDetector(), np.random.default_rng(0)
+    lines = ["label minus detection, middle of the five points, pixels: median and its standard error"]
+    for kind, samples in sorted(kinds.items()):
+        drawn = [samples[i] for i in rng.permutation(len(samples))[:MEASURED]]
+        found = [(s, _over(detector, s)) for s in tqdm(drawn, desc=kind, unit="face", disable=None)]
+        apart = np.array([s.points.mean(axis=0) - (box[:2] + box[2:]) / 2 for s, box in found if box is not None])
+        middle = np.median(apart, axis=0)
+        # Of a median: 1.25 standard deviations, each 1.48 times the median distance from the middle.
+        error = 1.25 * 1.48 * np.median(np.abs(apart - middle), axis=0) / np.sqrt(len(apart))
+        x, y = (f"{m:+.2f} +- {e:.2f}" for m, e in zip(middle, error, strict=True))
+        lines.append(f"  {kind}: {len(apart)} faces, x {x}, y {y}")
+    return "\n".join(lines)
+
+
+def _over(detector: MtcnnDetector, sample: FaceSample) -> np.ndarray | None:
+    """The detected box, whose middle is that of the detector's own five points, over the labelled face."""
+    faces = [
+        Face(box, 1.0, np.zeros((0, 2), np.float32), "mtfl5") for box in detector.detect(read_image(sample.image)).boxes
+    ]
+    face = face_of_sample(faces, sample)
+    return None if face is None else face.box
+
+
 def main() -> int:
-    more = {"--write-heldout": ("make the list of held-out rows anew", describe_and_write_heldout)}
+    more = {
+        "--write-heldout": ("make the list of held-out rows anew", describe_and_write_heldout),
+        "--measure-frames": ("measure the points beside those of the default detector", measure_frames),
+    }
     print(run_prepare(__doc__, "mtfl", "MTFL.zip", unpack, describe, more))
     return 0
 
