@@ -177,6 +177,7 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path, line, expected):
         ("threads = 0", "over 0"),
         ("weight_decay = -1", "at least 0"),
         ("warmup_epochs = -1", "at least 0"),
+        ("stretch = -0.1", "at least 0"),
         ("seed = -1", "at least 0"),
         ("workers = -1", "at least 0"),
         ("refined = 2", "from 0 to 1"),

@@ -84,6 +84,8 @@ class Augmentation:
         mirror: share of mirrored crops.
         pixels: share of crops whose pixels are disturbed too (:func:`pixel_transform`).
         schema: of the main points of the network that learns.
+        stretch: standard deviation of the logarithm by which crops are wider than high: faces seen from the side are
+            narrower, and there are few of them.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Augmentation:
         mirror: float = 0.5,
         pixels: float = 0.5,
         schema: str = "mtfl5",
+        stretch: float = 0.0,
     ) -> None:
         self.size = size
         self.crop_scale = crop_scale
@@ -104,6 +107,7 @@ class Augmentation:
         self.mirror = mirror
         self.pixels = pixels
         self.schema = schema
+        self.stretch = stretch
         self._disturb = pixel_transform(channels)
 
     def __call__(
@@ -159,7 +163,10 @@ class Augmentation:
         roll = math.radians(jitter.roll) * dr
         if jitter.upright and np.isfinite(five).all():
             roll += roll_of_five(five)
-        return jittered_crop(box, self.size, self.crop_scale, jitter, (dx, dy, ds), roll, mirrored)
+        matrix = jittered_crop(box, self.size, self.crop_scale, jitter, (dx, dy, ds), roll, mirrored)
+        if self.stretch:
+            matrix = stretched(matrix, self.size, self.stretch * float(np.clip(rng.standard_normal(), -2.5, 2.5)))
+        return matrix
 
 
 def jittered_crop(
@@ -176,6 +183,13 @@ def jittered_crop(
     shift = np.array([jitter.shift_x * draws[0], jitter.shift_y * draws[1]]) * side
     scale = crop_scale * math.exp(jitter.scale * draws[2])
     return crop_matrix(box + np.tile(shift, 2), size, scale, roll, mirrored)
+
+
+def stretched(matrix: np.ndarray, size: int, logarithm: float) -> np.ndarray:
+    """A crop matrix whose crop has the same middle and area, and is wider than high by exp(``logarithm``)."""
+    half, middle = math.exp(logarithm / 2), np.full(2, (size - 1) / 2)
+    linear = matrix[:, :2] * [half, 1 / half]
+    return np.column_stack([linear, matrix[:, 2] + (matrix[:, :2] - linear) @ middle])
 
 
 def plain_crops(cache: CropCache, size: int, crop_scale: float, schema: str) -> tuple[np.ndarray, list[Targets]]:

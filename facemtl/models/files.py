@@ -47,6 +47,15 @@ def save_model(path: Path, model: FaceModel, spec: ModelSpec) -> None:
     write_tensors(path, model.state_dict(), spec.to_json())
 
 
+def load_spec(path: Path) -> ModelSpec:
+    """The description of a model that a file holds.
+
+    Raises:
+        ModelError: missing or damaged.
+    """
+    return ModelSpec.from_json(read_tensors(path)[1], path)
+
+
 def load_model(path: Path) -> tuple[FaceModel, ModelSpec]:
     """Build the network that a file describes and fill it; in evaluation mode.
 
@@ -84,7 +93,7 @@ def load_parameters(model: FaceModel, tensors: Mapping[str, Tensor], source: str
 def model_from_spec(spec: ModelSpec) -> FaceModel:
     """The untrained network that a description names."""
     options = {k: v for k, v in spec.backbone_options.items() if k != "pretrained"}
-    return create_model(
+    model = create_model(
         spec.backbone,
         spec.tasks,
         spec.schema,
@@ -97,3 +106,6 @@ def model_from_spec(spec: ModelSpec) -> FaceModel:
         cascade=spec.cascade,
         **options,
     )
+    if spec.locator:
+        model.locator = model_from_spec(spec.locator)
+    return model

@@ -26,7 +26,7 @@ from facemtl.errors import ConfigError
 from facemtl.files import write_beside
 from facemtl.landmarks import POINTS
 from facemtl.models.face_model import FaceModel
-from facemtl.models.files import save_model
+from facemtl.models.files import load_spec, save_model
 from facemtl.models.session import resolve_device
 from facemtl.training.batches import Batch, StepDataset, batch_loader, known_faces, plain_batch
 from facemtl.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -99,7 +99,7 @@ def train(
     if recipe.teachers:
         with world.first():
             lessons = {
-                name: teach(cache, recipe.teachers, recipe.tasks, recipe.schema, out, where, progress)
+                name: teach(cache, recipe.teachers, recipe.taught or recipe.tasks, recipe.schema, out, where, progress)
                 for name, cache in data.train.items()
             }
         data = replace(data, train=lessons)
@@ -137,6 +137,10 @@ class Run:
         self.weighing = create_weighing(recipe, self.model).to(device)
         if learned := list(self.weighing.parameters()):
             self.optimiser.add_param_group({"params": learned, "weight_decay": 0.0})
+        # How far a teacher's points are from the truth it does not know: deviations learn from labels only, and so does
+        # a refiner, which is there to see what teachers without one do not.
+        refined = not recipe.refine or all(load_spec(Path(teacher)).refine for teacher in recipe.teachers)
+        self.untaught = {SIGMA} if refined else {SIGMA, POINTS}
         self.dataset = StepDataset(
             data.train,
             recipe.augmentation(self.size, self.channels),
@@ -261,10 +265,7 @@ class Run:
         outputs = self.world.gathered({name: output.float() for name, output in outputs.items()})
         targets = self._easy(outputs, batch.targets) if self.self_paced else batch.targets
         losses = losses_of(self.recipe, outputs, targets)
-        # How far a teacher's points are from the truth it does not know: deviations learn from labels only, and so
-        # does a refiner, which is there to see what teachers do not.
-        untaught = {SIGMA, POINTS} if self.recipe.refine else {SIGMA}
-        answers = {name: output for name, output in outputs.items() if name not in untaught}
+        answers = {name: output for name, output in outputs.items() if name not in self.untaught}
         lessons = losses_of(self.recipe, answers, batch.taught)
         return losses, {
             name: torch.lerp(loss, lessons[name], self.recipe.lesson) if name in lessons else loss

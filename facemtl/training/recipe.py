@@ -46,10 +46,12 @@ class Recipe:
         frozen: modules that stay as ``init`` has them, such as ``backbone`` or ``heads.smile``.
         thaws: frozen modules -> epochs after which they are trained all the same.
         teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
-        lesson: share of the teachers in the loss of each task that they know; the labels have the rest.
+        taught: tasks that teachers teach; empty for all that they know.
+        lesson: share of the teachers in the loss of each task that they know; the labels have the rest. A refiner
+            learns from teachers that have one themselves.
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
-        refined, rough, mirror, pixels: as :class:`facemtl.data.transforms.Augmentation`.
+        refined, rough, mirror, pixels, stretch: as :class:`facemtl.data.transforms.Augmentation`.
         augment_on: ``workers`` cut and disturb the crops, or the ``device`` that trains
             (:mod:`facemtl.data.device_transforms`): what a GPU needs to be kept busy.
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
@@ -102,6 +104,7 @@ class Recipe:
     frozen: tuple[str, ...] = ()
     thaws: Mapping[str, float] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
+    taught: tuple[str, ...] = ()
     lesson: float = 0.5
     crop_scale: float = 1.2
     passes: int = 2
@@ -111,6 +114,7 @@ class Recipe:
     rough: float = 0.0
     mirror: float = 0.5
     pixels: float = 0.5
+    stretch: float = 0.0
     augment_on: str = "workers"
     points_loss: str = "squared"
     eye_scaled: bool = False
@@ -162,6 +166,7 @@ class Recipe:
                 bool(self.tasks) and set(self.tasks) <= set(known) and len(set(self.tasks)) == len(self.tasks),
                 f"some of {', '.join(known)}, each once",
             ),
+            "taught": (set(self.taught) <= set(self.tasks), "some of tasks"),
             "points_head": (self.points_head in POINT_HEADS, f"one of {', '.join(POINT_HEADS)}"),
             "uncertainty": (
                 not self.uncertainty or POINTS in self.tasks,
@@ -208,7 +213,7 @@ class Recipe:
             },
             **{
                 key: (getattr(self, key) >= 0, "at least 0")
-                for key in ("weight_decay", "warmup_epochs", "seed", "workers", "snapshots")
+                for key in ("weight_decay", "warmup_epochs", "seed", "workers", "snapshots", "stretch")
             },
             **{key: (0 <= getattr(self, key) <= 1, "from 0 to 1") for key in SHARES},
         }
@@ -271,7 +276,15 @@ class Recipe:
     def augmentation(self, size: int, channels: int) -> Augmentation:
         """The training crops of this recipe."""
         return Augmentation(
-            size, channels, self.crop_scale, self.refined, self.rough, self.mirror, self.pixels, self.schema
+            size,
+            channels,
+            self.crop_scale,
+            self.refined,
+            self.rough,
+            self.mirror,
+            self.pixels,
+            self.schema,
+            self.stretch,
         )
 
 
