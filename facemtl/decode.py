@@ -13,7 +13,7 @@ import numpy as np
 
 from facemtl.errors import ModelError
 from facemtl.face import ANGLES_TASK, Attribute, Pose
-from facemtl.geometry import crop_roll, crop_side, points_to_crop
+from facemtl.geometry import apply_affine, crop_roll, crop_side, points_to_crop
 from facemtl.landmarks import SCHEMAS, schema_of
 from facemtl.weights import SIGMA, ModelSpec
 
@@ -58,9 +58,8 @@ def _unmirrored(name: str, output: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 def image_points(found: np.ndarray, matrices: Sequence[np.ndarray], size: int) -> np.ndarray:
     """(N, K, 2) points in network coordinates, of crops that N matrices describe -> float32 image pixels."""
-    maps = np.stack(matrices)
     crop_points = points_to_crop(found.astype(np.float64), size)
-    return np.float32(crop_points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2])
+    return np.float32([apply_affine(m, points) for m, points in zip(matrices, crop_points, strict=True)])
 
 
 def image_sigmas(found: np.ndarray, matrices: Sequence[np.ndarray], spec: ModelSpec) -> list[np.ndarray]:
@@ -91,15 +90,26 @@ def face_attributes(outputs: Mapping[str, np.ndarray], count: int, spec: ModelSp
         if labels is None:
             continue
         temperature, threshold = spec.temperatures.get(task, 1.0), spec.thresholds.get(task, 0.0)
+        prior = spec.priors.get(task)
         shifted = output + np.asarray(spec.offsets[task]) if task in spec.offsets else output
         for face, logits in zip(faces, shifted.tolist(), strict=True):
             shares = softmax(logits, temperature)
-            best = max(range(len(labels)), key=shares.__getitem__)
+            relative = relative_shares(shares, prior)
+            best = relative.index(max(relative))
             confidence = shares[best]
             face[task] = Attribute(
                 labels[best], confidence, dict(zip(labels, shares, strict=True)), confidence >= threshold
             )
     return faces
+
+
+def relative_shares(shares: list[float], prior: Sequence[float] | None) -> list[float]:
+    """Probabilities had all classes been equally common, which ``prior`` says they are not: a label is the greatest."""
+    if prior is None:
+        return shares
+    relative = [share / common for share, common in zip(shares, prior, strict=True)]
+    total = sum(relative)
+    return [value / total for value in relative]
 
 
 def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:

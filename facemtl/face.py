@@ -48,7 +48,8 @@ class Attribute:
     """One attribute of one face.
 
     Attributes:
-        label: the likeliest class.
+        label: the likeliest class; where the model names how common the classes are (``ModelSpec.priors``, for pose),
+            the likeliest relative to that, so that rare ones are found too.
         confidence: its probability, calibrated where the model is.
         probabilities: of all classes; they sum to 1.
         certain: whether the confidence reaches the model's threshold for this attribute; under it, better abstain.

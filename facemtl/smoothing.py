@@ -9,11 +9,12 @@ numbers fit a face at any distance. Times are seconds and may come at any spacin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from facemtl.decode import relative_shares
 from facemtl.face import Attribute, Face, Pose
 from facemtl.geometry import box_from_five
 from facemtl.landmarks import SCHEMAS
@@ -103,10 +104,12 @@ class FaceSmoother:
     Args:
         thresholds: attribute -> least confidence that counts as certain (``ModelSpec.thresholds``); 0 where it is not
             named.
+        priors: attribute -> how common its classes are, relative to which labels are chosen (``ModelSpec.priors``).
     """
 
-    def __init__(self, thresholds: Mapping[str, float]) -> None:
+    def __init__(self, thresholds: Mapping[str, float], priors: Mapping[str, Sequence[float]] | None = None) -> None:
         self._thresholds = thresholds
+        self._priors = priors or {}
         self._points = OneEuro(*POINTS)
         self._angles = OneEuro(*ANGLES)
         self._last_angles: np.ndarray | None = None
@@ -147,6 +150,8 @@ class FaceSmoother:
 
     def _label(self, name: str, attribute: Attribute, shares: list[float], time: float) -> Attribute:
         probabilities = dict(zip(attribute.probabilities, shares, strict=False))  # without what was filled up
-        label = self._labels.setdefault(name, Hysteresis())(probabilities, time)
+        classes = list(probabilities)
+        relative = relative_shares(list(probabilities.values()), self._priors.get(name))
+        label = self._labels.setdefault(name, Hysteresis())(dict(zip(classes, relative, strict=True)), time)
         confidence = probabilities[label]
         return Attribute(label, confidence, probabilities, confidence >= self._thresholds.get(name, 0.0))

@@ -301,7 +301,7 @@ class Tracker:
         return [_Look(track, track.face, track.box, 0.0) for track in fresh]
 
     def _smoother(self) -> FaceSmoother | None:
-        return FaceSmoother(self._predict.spec.thresholds) if self._smooth else None
+        return FaceSmoother(self._predict.spec.thresholds, self._predict.spec.priors) if self._smooth else None
 
 
 def _shown(track: Track, time: float) -> Face:

@@ -65,7 +65,7 @@ class World:
     def __init__(self, *people: Person, noise: float = 0.005, sigma: float | None = 0.011, seed: int = 0) -> None:
         self.people = people
         self.detector = SimpleNamespace(detect=self._detect)
-        self.spec = SimpleNamespace(thresholds={})
+        self.spec = SimpleNamespace(thresholds={}, priors={})
         self.blind = False  # the detector finds nothing
         self.time = 0.0
         self.visible: list[Person] = []

@@ -17,12 +17,13 @@ from facemtl.training.calibration import (
     TEMPERATURES,
     Calibration,
     check,
+    chosen_classes,
     crossed,
     fit,
+    fit_prior,
     fit_sigma_scale,
     fit_temperature,
     fit_threshold,
-    prior_offsets,
     recalibrated,
 )
 from facemtl.training.metrics import attribute_metrics
@@ -67,7 +68,8 @@ def test_the_temperature_undoes_a_factor_on_the_logits(times):
 def groups(*counts: tuple[float, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of (confidence, faces, right ones)."""
     labels = np.concatenate([np.repeat([0, 1], [right, count - right]) for _, count, right in counts])
-    return labels, two_classes(np.concatenate([np.full(count, confidence) for confidence, count, _ in counts]))
+    shares = np.concatenate([np.full(count, confidence) for confidence, count, _ in counts])
+    return labels, two_classes(shares), np.zeros(len(shares), dtype=int)
 
 
 def test_the_threshold_is_the_smallest_confidence_that_reaches_the_target():
@@ -122,10 +124,11 @@ def test_recalibration_divides_logits_and_multiplies_sigma_and_can_be_undone():
 
 
 def test_a_calibration_travels_in_the_description_of_a_model():
-    calibration = Calibration({"smile": 1.5}, {"smile": 0.8}, 2.0, {"smile": (0.5, -0.5)})
+    calibration = Calibration({"smile": 1.5}, {"smile": 0.8}, 2.0, {"smile": (0.5, -0.5)}, {"smile": (0.9, 0.1)})
     described = calibration.put_into(spec(("landmarks", "smile")))
     assert (described.temperatures, described.thresholds, described.sigma_scale) == ({"smile": 1.5}, {"smile": 0.8}, 2)
     assert described.offsets == {"smile": (0.5, -0.5)}
+    assert described.priors == {"smile": (0.9, 0.1)}
     assert Calibration.of(described) == calibration
 
 
@@ -173,15 +176,30 @@ def test_what_has_no_labels_is_not_calibrated():
     assert result["sigma"] is None
 
 
-def test_a_prior_is_taken_off_the_logits():
+def test_a_label_is_the_likeliest_class_relative_to_its_prior():
+    shares = np.array([[0.6, 0.4], [0.9, 0.1], [0.79, 0.21], [np.nan, np.nan]])
+    assert chosen_classes(shares, None).tolist() == [0, 0, 0, -1]
+    assert chosen_classes(shares, [0.8, 0.2]).tolist() == [1, 0, 1, -1]
     faces = random_predictions(4, tasks=("smile",))
-    faces.frame[["smile_p0", "smile_p1"]] = [[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]
-    prior = np.array([0.8, 0.2])
-    assert sum(prior_offsets(prior, 0.7)) == pytest.approx(0)
-    # Odds of 6 to 4 against a prior of 8 to 2: class 1. Those of 9 to 1 stay, until the prior is taken off twice.
-    for strength, odds in ((0, (1.5, 9)), (1, (1.5 / 4, 9 / 4)), (2, (1.5 / 16, 9 / 16))):
-        moved = recalibrated(faces, Calibration(offsets={"smile": prior_offsets(prior, strength)}))
-        np.testing.assert_allclose(np.divide(*moved.probabilities("smile")[:2].T), odds)
+    faces.frame[["smile_p0", "smile_p1"]] = shares
+    relative = recalibrated(faces, Calibration(priors={"smile": (0.8, 0.2)}))
+    np.testing.assert_allclose(relative.probabilities("smile"), shares)  # which stay what they are
+    assert relative.chosen("smile").tolist() == [1, 0, 1, -1]
+    assert recalibrated(relative, Calibration()).chosen("smile").tolist() == [0, 0, 0, -1]
+
+
+@pytest.mark.parametrize("power", [-0.5, 0.0, 0.7])
+def test_what_a_balanced_training_believes_too_much_is_undone(power):
+    prior = np.array([0.9, 0.07, 0.03])
+    rng = np.random.default_rng(0)
+    shares = softmax(rng.normal(size=(6000, 3)) * 2 + np.log(prior), axis=1)
+    labels = np.minimum((rng.uniform(size=(6000, 1)) > shares.cumsum(axis=1)).sum(axis=1), 2)
+    believed = softmax(2 * (np.log(shares) - power * np.log(prior)), axis=1)
+    temperature, offsets = fit_prior(labels, believed, prior)
+    assert temperature == pytest.approx(2, rel=0.1)
+    common = np.log(prior) - np.log(prior).mean()
+    np.testing.assert_allclose(offsets, 2 * power * common, atol=0.2)
+    assert sum(offsets) == pytest.approx(0)
 
 
 def test_offsets_act_before_the_temperature_and_can_be_undone():
@@ -194,18 +212,21 @@ def test_offsets_act_before_the_temperature_and_can_be_undone():
     np.testing.assert_allclose(changed.probabilities("pose"), faces.probabilities("pose"))
 
 
-def test_a_fit_keeps_its_offsets_and_fits_the_rest_on_what_they_leave():
-    faces = random_predictions(60, tasks=("smile",))
-    offsets = {"smile": (0.5, -0.5)}
-    fitted = fit(faces, offsets=offsets)
-    assert fitted.offsets == offsets
-    moved = recalibrated(faces, Calibration(offsets=offsets))
-    assert fitted.temperatures == fit(moved).temperatures
-    assert fitted.thresholds == fit(moved).thresholds
-    assert crossed(faces, offsets=offsets)[1][0].offsets == offsets
-    assert check(faces, offsets=offsets)["attributes"]["smile"] == check(moved)["attributes"]["smile"] | {
-        "ece_before": check(faces)["attributes"]["smile"]["ece_before"]
-    }
+def test_a_prior_makes_other_choices_and_is_measured_by_them():
+    faces = overconfident()
+    prior = [0.8, 0.2]
+    fitted = fit(faces, priors={"smile": prior})
+    assert fitted.priors == {"smile": (0.8, 0.2)}
+    assert list(fitted.offsets) == ["smile"]
+    after, halves = crossed(faces, priors={"smile": prior})
+    assert [half.priors for half in halves] == [fitted.priors] * 2
+    labels, shares, chosen = after.labels("smile"), after.probabilities("smile"), after.chosen("smile")
+    assert (chosen != shares.argmax(axis=1)).any()
+    assert (chosen == chosen_classes(shares, prior)).all()
+    figures = check(faces, priors={"smile": prior})["attributes"]
+    assert figures["smile"]["ece"] == attribute_metrics(labels, shares, chosen)["ece"]
+    assert max(figures["smile"]["ece_after"]) < 0.06  # the chosen class's probability means what it says
+    assert figures["pose"] == check(faces)["attributes"]["pose"]
 
 
 def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_model_stays(tmp_path, monkeypatch, capsys):

@@ -149,7 +149,7 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), calibrated.parameters(), strict=True))
     assert Path("runs/calibration/tiny.png").read_bytes().startswith(b"\x89PNG")
     assert f"{fitted.temperatures['smile']:.3f}" in said
-    assert "balanced accuracy" in said
+    assert "by chance" in said
     call(calibrate, str(run), *rows)  # nothing is calibrated twice
     again = load_model(model)[1]
     assert again.temperatures == pytest.approx(fitted.temperatures, rel=1e-3)
@@ -163,10 +163,12 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
     assert list(written["metrics"]) == ["test", "heldout", "heldout_detector"]
     assert written["calibration"]["smile"]["temperature"] == round(again.temperatures["smile"], 3)
 
-    call(calibrate, str(folder), *rows, "--pose-balance", "0.5")
-    offsets = load_model(folder / "model.safetensors")[1].offsets["pose"]
+    call(calibrate, str(folder), *rows, "--balanced", "smile")
+    balanced = load_model(folder / "model.safetensors")[1]
     call(ship, "--refresh", str(folder))
-    assert load_card(folder)["calibration"]["pose"]["offsets"] == [round(value, 3) for value in offsets]
+    assert load_card(folder)["calibration"]["smile"]["offsets"] == [round(v, 3) for v in balanced.offsets["smile"]]
+    assert load_card(folder)["calibration"]["smile"]["prior"] == [round(v, 3) for v in balanced.priors["smile"]]
+    assert OnnxSession(folder / "model.onnx").spec.priors == balanced.priors
 
     network, described = load_model(folder / "model.safetensors")
     save_model(folder / "model.safetensors", network, replace(described, temperatures={"smile": 2.0}))

@@ -15,6 +15,7 @@ from facemtl.decode import (
     image_points,
     image_poses,
     image_sigmas,
+    relative_shares,
     softmax,
 )
 from facemtl.errors import ModelError
@@ -94,6 +95,25 @@ def test_offsets_move_the_logits_before_the_temperature():
     (attributes,) = face_attributes(outputs, 1, model)
     assert attributes["smile"].probabilities == pytest.approx({"smiling": 0.75, "not_smiling": 0.25})
     assert attributes["gender"].probabilities == pytest.approx({"male": 0.5, "female": 0.5})
+
+
+def test_a_label_is_the_likeliest_class_relative_to_how_common_the_classes_are():
+    outputs = {"smile": np.float32([[math.log(3), 0], [math.log(99), 0]])}
+    first, second = face_attributes(
+        outputs, 2, spec(("smile",), priors={"smile": (0.9, 0.1)}, thresholds={"smile": 0.5})
+    )
+    # Odds of 3 to 1, where 9 to 1 is usual.
+    assert first["smile"].label == "not_smiling"
+    assert first["smile"].confidence == pytest.approx(0.25)
+    assert first["smile"].probabilities == pytest.approx({"smiling": 0.75, "not_smiling": 0.25})
+    assert not first["smile"].certain
+    assert second["smile"].label == "smiling"
+    assert second["smile"].confidence == pytest.approx(0.99)
+
+
+def test_shares_relative_to_a_prior_by_hand():
+    assert relative_shares([0.6, 0.4], None) == [0.6, 0.4]
+    assert relative_shares([0.6, 0.4], (0.75, 0.25)) == pytest.approx([1 / 3, 2 / 3])  # 0.8 to 1.6
 
 
 @pytest.mark.parametrize(("threshold", "certain"), [(0.0, True), (0.74, True), (0.76, False), (1.0, False)])

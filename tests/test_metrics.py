@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,8 @@ from facemtl.training.metrics import (
     landmark_metrics,
     nme,
     offset_corrected,
-    reliability,
 )
+from facemtl.training.reliability import ece_by_chance, reliability
 
 EYES = (0, 1)
 FACE = np.array([[0.0, 0.0], [10.0, 0.0], [5.0, 6.0], [1.0, 10.0], [9.0, 10.0]])
@@ -242,10 +243,19 @@ def test_calibration_error_by_hand():
 def test_calibration_bins_hold_equal_numbers_of_faces():
     first = np.linspace(0.51, 0.99, 150)
     labels = (np.arange(150) % 10 == 0).astype(int)  # one in ten wrong, in every bin
-    confidence, accuracy, count = reliability(labels, np.stack([first, 1 - first], axis=1))
+    confidence, accuracy, count = reliability(labels, np.stack([first, 1 - first], axis=1), (first < 0.5).astype(int))
     assert count.tolist() == [10] * 15
     assert accuracy == pytest.approx([0.9] * 15)
     assert confidence == pytest.approx(first.reshape(15, 10).mean(axis=1))
+
+
+def test_the_calibration_error_by_chance_is_that_of_labels_drawn_from_the_probabilities():
+    shares = np.tile([0.7, 0.3], (150, 1))  # one bin: the mean distance of a share of 150 faces from 0.7
+    deviation = math.sqrt(0.7 * 0.3 / 150)
+    chosen = np.zeros(150, dtype=int)
+    assert ece_by_chance(shares, chosen) == pytest.approx(deviation * math.sqrt(2 / math.pi), rel=0.15)
+    assert ece_by_chance(np.tile([1.0, 0.0], (150, 1)), chosen) == 0
+    assert math.isnan(ece_by_chance(shares[:0], chosen[:0]))
 
 
 @pytest.mark.parametrize("more", [False, True])

@@ -187,6 +187,29 @@ def test_a_model_without_points_leaves_them_nan():
     assert predictions.probabilities("smile").tolist() == [[0.75, 0.25]]
 
 
+def test_a_label_that_is_not_the_likeliest_class_is_kept_and_read_back(tmp_path):
+    def predict(image: Path) -> list[Face]:
+        if image.name == "lost.jpg":
+            return []
+        found = face(box_from_five(FIVE))
+        smile = replace(found.attributes["smile"], label="not_smiling", confidence=0.25)
+        return [replace(found, attributes={"smile": smile} if image.name == "other.jpg" else found.attributes)]
+
+    predict.schema, predict.tasks = "mtfl5", ("landmarks", "smile")
+    samples = [sample(), sample(image=Path("other.jpg")), sample(image=Path("lost.jpg"))]
+    predictions = predict_samples(predict, samples)
+    assert predictions.chosen("smile").tolist() == [0, 1, -1]
+    predictions.save(tmp_path / "p.csv")
+    assert Predictions.load(tmp_path / "p.csv").chosen("smile").tolist() == [0, 1, -1]
+    plain = predict_samples(predict, samples[::2])
+    assert "smile_chosen" not in plain.frame
+    assert plain.chosen("smile").tolist() == [0, -1]
+    predictions.frame["smile_chosen"] = 2
+    predictions.save(tmp_path / "wrong.csv")
+    with pytest.raises(DataError, match="smile_chosen must be a class index 0 to 1 or -1"):
+        Predictions.load(tmp_path / "wrong.csv")
+
+
 def test_sigma_angles_and_strata_of_samples_and_faces():
     def predict(image: Path) -> list[Face]:
         if image.name == "lost.jpg":

@@ -160,6 +160,16 @@ def test_certain_is_judged_by_the_threshold_of_the_model() -> None:
     assert FaceSmoother({})(face(smiling=0.9), 0.0).attributes["smile"].certain is True
 
 
+def test_a_label_is_chosen_relative_to_the_prior_and_held_like_any_other() -> None:
+    smoother = FaceSmoother({}, {"smile": (0.9, 0.1)})
+    first = smoother(face(smiling=0.75), 0.0).attributes["smile"]
+    assert (first.label, first.confidence) == ("not_smiling", pytest.approx(0.25))
+    assert smoother(face(smiling=0.99), 0.01).attributes["smile"].label == "not_smiling"
+    for frame in range(30):
+        last = smoother(face(smiling=0.99), 0.1 + frame / 10).attributes["smile"]
+    assert last.label == "smiling"
+
+
 def test_angles_are_smoothed_across_half_a_turn() -> None:
     smoother = FaceSmoother({})
     smoother(face(pose=Pose(0, 0, 179)), 0.0)

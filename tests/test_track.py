@@ -316,7 +316,7 @@ def test_labels_are_steady_and_certain_by_the_thresholds_of_the_model() -> None:
 
     class Wavering:
         detector = world.detector
-        spec = type("Spec", (), {"thresholds": {"smile": 0.9}})
+        spec = type("Spec", (), {"thresholds": {"smile": 0.9}, "priors": {}})
 
         def follow(self, image: np.ndarray, boxes: np.ndarray, rolls: list[float]) -> list[Face]:
             return self(image, boxes)

@@ -3,7 +3,7 @@
 
     python tools/calibrate.py runs/tcdcn                # before tools/card.py ships it
     python tools/calibrate.py weights/tcdcn --dry-run   # only say what it would be
-    python tools/calibrate.py runs/x --pose-balance 0.5 # rare poses count for more than they are common
+    python tools/calibrate.py runs/x --balanced pose    # rare poses are chosen where they are likelier than usual
 
 Writes what was fitted into the description inside model.safetensors, from where the export to ONNX takes it on, and
 draws runs/calibration/NAME.png. The network stays as it is, and what a former calibration did is undone first. After
@@ -18,19 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
+from facemtl.data.sample import MISSING
 from facemtl.data.sets import DATA_SETS, data_root, read_split
-from facemtl.errors import FaceMTLError, ModelError
+from facemtl.errors import DataError, FaceMTLError, ModelError
 from facemtl.face import ATTRIBUTES
 from facemtl.files import make_folder, write_beside
 from facemtl.models.files import load_model, save_model
 from facemtl.predictor import Predictor
-from facemtl.training.calibration import Calibration, check, crossed, fit, prior_offsets, recalibrated
+from facemtl.training.calibration import Calibration, check, crossed, fit, recalibrated
 from facemtl.training.engine import MODEL
-from facemtl.training.metrics import attribute_metrics
 from facemtl.training.plots import reliability_plots
 from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
-
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def main() -> int:
@@ -44,11 +42,12 @@ def main() -> int:
         help="face boxes; faces that the detector misses are left out (default: detector)",
     )
     parser.add_argument(
-        "--pose-balance",
-        type=float,
-        default=0.0,
-        metavar="STRENGTH",
-        help="take STRENGTH * log(share in training) off the logits of pose; a table says what each does (default: 0)",
+        "--balanced",
+        nargs="*",
+        choices=ATTRIBUTES,
+        default=[],
+        help="attributes whose label is the class that is likeliest relative to its share in training, which is the "
+        "choice for the balanced accuracy; probabilities are not touched by that (default: none)",
     )
     parser.add_argument("--figure", type=Path, help="picture to draw (default: runs/calibration/NAME.png)")
     parser.add_argument("--dry-run", action="store_true", help="change no model")
@@ -63,13 +62,12 @@ def main() -> int:
         samples = read_split(args.data, "heldout")
         found = predict_samples(Predictor(path), samples, face_boxes(samples, args.boxes), data_root(args.data))
         plain = recalibrated(found, Calibration(), Calibration.of(spec))
-        prior = pose_shares(args.data) if "pose" in spec.attributes else None
-        offsets = {} if prior is None or not args.pose_balance else {"pose": prior_offsets(prior, args.pose_balance)}
-        fitted = fit(plain, offsets=offsets)
+        if absent := set(args.balanced) - set(spec.attributes):
+            raise ModelError(f"{spec.name} has no {', '.join(sorted(absent))}; it has {', '.join(spec.attributes)}")
+        priors = {task: training_shares(args.data, task) for task in args.balanced}
+        fitted = fit(plain, priors=priors)
         say(plain, fitted)
-        if prior is not None:
-            say_prior(plain, prior)
-        draw(plain, list(fitted.temperatures), offsets, figure)
+        draw(plain, list(fitted.temperatures), priors, figure)
         print(f"\n{figure}")
         if not args.dry_run:
             save_model(path, model, fitted.put_into(spec))
@@ -82,12 +80,19 @@ def main() -> int:
 
 def say(plain: Predictions, fitted: Calibration) -> None:
     """Print what was fitted, and what such a fit does to the other half of the faces."""
-    checked = check(plain, offsets=fitted.offsets)
-    print(f"{'%':<10}{'temperature':>12}{'threshold':>11}{'ECE of the halves':>26}{'answered':>10}{'accuracy':>10}")
+    checked = check(plain, priors=fitted.priors)
+    print(
+        f"{'%':<10}{'temperature':>12}{'threshold':>11}{'ECE of the halves':>26}{'by chance':>11}"
+        f"{'accuracy':>10}{'balanced':>10}{'answered':>10}{'accuracy':>10}"
+    )
     for task, figures in checked["attributes"].items():
-        before, after = (" ".join(f"{100 * v:.1f}" for v in figures[key]) for key in ("ece_before", "ece_after"))
+        before, after, chance = (
+            " ".join(f"{100 * v:.1f}" for v in figures[f"ece_{key}"]) for key in ("before", "after", "by_chance")
+        )
         print(
-            f"{task:<10}{fitted.temperatures[task]:>12.3f}{fitted.thresholds[task]:>11.3f}{f'{before} -> {after}':>26}"
+            f"{task:<10}{fitted.temperatures[task]:>12.3f}{fitted.thresholds[task]:>11.3f}"
+            f"{f'{before} -> {after}':>26}{chance:>11}"
+            f"{100 * figures['accuracy']:>10.1f}{100 * figures['balanced_accuracy']:>10.1f}"
             f"{100 * figures['coverage']:>10.1f}{100 * (figures['answered_accuracy'] or 0):>10.1f}"
         )
     if checked["sigma"]:
@@ -98,26 +103,23 @@ def say(plain: Predictions, fitted: Calibration) -> None:
         print(f"sigma: scale {fitted.sigma_scale:.3f}; residuals within it, %: {before} -> {after}; rms after: {rms}")
 
 
-def pose_shares(data: str) -> np.ndarray:
-    """(5,) float64, how common the pose classes are in training."""
-    labels = np.array([sample.labels["pose"] for sample in read_split(data, "train")])
-    counts = np.bincount(labels[labels >= 0], minlength=len(ATTRIBUTES["pose"]))
-    return counts / counts.sum()
+def training_shares(data: str, task: str) -> list[float]:
+    """How common each class of an attribute is among the training faces.
+
+    Raises:
+        DataError: a class of which there is none.
+    """
+    labels = np.array([sample.labels.get(task, MISSING) for sample in read_split(data, "train")])
+    counts = np.bincount(labels[labels >= 0], minlength=len(ATTRIBUTES[task]))
+    if not counts.all():
+        names = [name for name, count in zip(ATTRIBUTES[task], counts, strict=True) if not count]
+        raise DataError(f"{data} has no training faces of {task} {', '.join(names)}: nothing can be balanced")
+    return (counts / counts.sum()).tolist()
 
 
-def say_prior(plain: Predictions, prior: np.ndarray) -> None:
-    """Print what each strength of --pose-balance does, every face calibrated by the other half."""
-    print("\npose, %: strength, accuracy, balanced accuracy, ECE")
-    for strength in STRENGTHS:
-        moved, _ = crossed(plain, offsets={"pose": prior_offsets(prior, strength)})
-        figures = attribute_metrics(moved.labels("pose"), moved.probabilities("pose"))
-        shown = (100 * figures[key] for key in ("accuracy", "balanced_accuracy", "ece"))
-        print(f"{strength:>6.2f}" + "".join(f"{value:>8.1f}" for value in shown))
-
-
-def draw(plain: Predictions, tasks: list[str], offsets: dict[str, tuple[float, ...]], path: Path) -> None:
+def draw(plain: Predictions, tasks: list[str], priors: dict[str, list[float]], path: Path) -> None:
     """Reliability before and after, each face calibrated by the other half."""
-    figure = reliability_plots({"before": plain, "after": crossed(plain, offsets=offsets)[0]}, tasks)
+    figure = reliability_plots({"before": plain, "after": crossed(plain, priors=priors)[0]}, tasks)
     write_beside(path, lambda partial: figure.savefig(partial, format="png"))
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from facemtl.data.sample import MISSING
 from facemtl.landmarks import SCHEMAS
 from facemtl.training.metrics import attribute_metrics, sigma_metrics
 from facemtl.training.predictions import Predictions
+from facemtl.training.reliability import ece_by_chance
 from facemtl.weights import ModelSpec
 
 TARGET = 0.95  # accuracy that the faces which are answered should reach
@@ -35,17 +37,19 @@ class Calibration:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     sigma_scale: float = 1.0
     offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    priors: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Calibration:
         """What a model's description holds."""
-        return cls(spec.temperatures, spec.thresholds, spec.sigma_scale, spec.offsets)
+        return cls(spec.temperatures, spec.thresholds, spec.sigma_scale, spec.offsets, spec.priors)
 
     def put_into(self, spec: ModelSpec) -> ModelSpec:
         """The same model, calibrated like this."""
         return replace(
             spec,
             offsets=self.offsets,
+            priors=self.priors,
             temperatures=self.temperatures,
             thresholds=self.thresholds,
             sigma_scale=float(self.sigma_scale),
@@ -61,33 +65,49 @@ def recalibrated(predictions: Predictions, new: Calibration, old: Calibration | 
         logits += np.asarray(new.offsets.get(task, 0.0)) - np.asarray(old.offsets.get(task, 0.0))
         probabilities = softmax(logits / new.temperatures.get(task, 1.0), axis=1)
         columns |= {f"{task}_p{j}": column for j, column in enumerate(probabilities.T)}
+        if task in new.priors:
+            columns[f"{task}_chosen"] = chosen_classes(probabilities, new.priors[task])
     if predictions.sigma is not None:
         scaled = predictions.sigma * (new.sigma_scale / old.sigma_scale)
         columns |= {f"sigma_{i}": column for i, column in enumerate(scaled.T)}
-    return replace(predictions, frame=predictions.frame.assign(**columns))
+    former = [column for column in predictions.frame if column.endswith("_chosen")]
+    return replace(predictions, frame=predictions.frame.drop(columns=former).assign(**columns))
+
+
+def chosen_classes(probabilities: np.ndarray, prior: Sequence[float] | None) -> np.ndarray:
+    """(N,) int64, the likeliest class of (N, C) probabilities relative to a prior; -1 where they are NaN."""
+    found = np.isfinite(probabilities).all(axis=1)
+    relative = np.where(found[:, None], probabilities, 0.0) / (1.0 if prior is None else np.asarray(prior))
+    return np.where(found, relative.argmax(axis=1), MISSING)
 
 
 def fit(
-    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+    predictions: Predictions, target: float = TARGET, priors: Mapping[str, Sequence[float]] | None = None
 ) -> Calibration:
     """Fit every attribute that has labels, and sigma where there is one, on uncalibrated predictions.
 
     Args:
         target: see :func:`fit_threshold`.
-        offsets: attribute -> what its logits are moved by first, such as :func:`prior_offsets`; kept as they are.
+        priors: attribute -> how common its classes are, see :func:`fit_prior`; its label is chosen relative to that.
     """
-    temperatures, thresholds = {}, {}
-    moved = recalibrated(predictions, Calibration(offsets=offsets or {}))
+    temperatures, thresholds, offsets, fitted = {}, {}, {}, {}
     for task in predictions.tasks:
-        labels, probabilities = _labelled(moved, task)
-        if len(labels):
+        labels, probabilities = _labelled(predictions, task)
+        if not len(labels):
+            continue
+        if task in (priors or {}):
+            fitted[task] = tuple(map(float, priors[task]))
+            temperatures[task], offsets[task] = fit_prior(labels, probabilities, fitted[task])
+        else:
             temperatures[task] = fit_temperature(labels, probabilities)
-            calibrated = softmax(_logits(probabilities) / temperatures[task], axis=1)
-            thresholds[task] = fit_threshold(labels, calibrated, target)
+        logits = _logits(probabilities) + np.asarray(offsets.get(task, 0.0))
+        calibrated = softmax(logits / temperatures[task], axis=1)
+        chosen = chosen_classes(calibrated, fitted.get(task))
+        thresholds[task] = fit_threshold(labels, calibrated, chosen, target)
     scale = (
         1.0 if predictions.sigma is None else fit_sigma_scale(predictions.points, predictions.truth, predictions.sigma)
     )
-    return Calibration(temperatures, thresholds, scale, offsets or {})
+    return Calibration(temperatures, thresholds, scale, offsets, fitted)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -104,23 +124,43 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
-def fit_threshold(labels: np.ndarray, probabilities: np.ndarray, target: float = TARGET) -> float:
+def fit_prior(labels: np.ndarray, probabilities: np.ndarray, prior: Sequence[float]) -> tuple[float, tuple[float, ...]]:
+    """A temperature and the offsets of the logits before it, for the greatest likelihood of (N,) labels.
+
+    A training that shows rare classes more often than they are, as ``balance`` does, believes in them too much. What
+    it believes too much is a power of the prior (C,): two numbers are fitted, however many classes there are.
+
+    Returns:
+        the temperature; the offsets, a multiple of the prior's logarithm, whose mean is 0.
+    """
+    logits, rows = _logits(probabilities), np.arange(len(labels))
+    common = _logits(np.asarray(prior, dtype=np.float64))
+    common -= common.mean()
+
+    def loss(values: np.ndarray) -> float:
+        return -log_softmax((logits + values[1] * common) / np.exp(values[0]), axis=1)[rows, labels].mean()
+
+    log_temperature, power = minimize(loss, np.zeros(2), bounds=[np.log(TEMPERATURES), (-2, 2)]).x
+    return float(np.exp(log_temperature)), tuple((power * common).tolist())
+
+
+def fit_threshold(labels: np.ndarray, probabilities: np.ndarray, chosen: np.ndarray, target: float = TARGET) -> float:
     """The smallest confidence such that the faces at or over it are answered with the accuracy ``target``.
 
     Thresholds that answer fewer than ``LEAST_ANSWERED`` faces are not considered. 0 where all faces together reach the
     target; where no threshold does, that of the greatest accuracy. It lies midway between two faces.
     """
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    confidence = probabilities.max(axis=1)[order]
-    right = (labels == probabilities.argmax(axis=1))[order]
+    confidence = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]
+    order = np.argsort(-confidence, kind="stable")
+    confidence, right = confidence[order], (labels == chosen)[order]
     accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
     last = np.append(confidence[1:] < confidence[:-1], True)  # of equal confidences all faces are answered, or none
     possible = np.flatnonzero(last & (np.arange(1, len(right) + 1) >= min(LEAST_ANSWERED, len(right))))
     reached = possible[accuracy[possible] >= target]
-    chosen = reached[-1] if reached.size else possible[np.argmax(accuracy[possible])]
-    if chosen == len(right) - 1:
+    last_answered = reached[-1] if reached.size else possible[np.argmax(accuracy[possible])]
+    if last_answered == len(right) - 1:
         return 0.0
-    return float(confidence[chosen] + confidence[chosen + 1]) / 2
+    return float(confidence[last_answered] + confidence[last_answered + 1]) / 2
 
 
 def fit_sigma_scale(points: np.ndarray, truth: np.ndarray, sigma: np.ndarray) -> float:
@@ -135,7 +175,7 @@ def fit_sigma_scale(points: np.ndarray, truth: np.ndarray, sigma: np.ndarray) ->
 
 
 def crossed(
-    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+    predictions: Predictions, target: float = TARGET, priors: Mapping[str, Sequence[float]] | None = None
 ) -> tuple[Predictions, tuple[Calibration, Calibration]]:
     """Every face calibrated by what the other half shows: for measuring, as no face has a say in its own calibration.
 
@@ -144,24 +184,26 @@ def crossed(
         True, each fitted on the other one.
     """
     halves = predictions.halves
-    fitted = fit(_part(predictions, halves), target, offsets), fit(_part(predictions, ~halves), target, offsets)
+    fitted = fit(_part(predictions, halves), target, priors), fit(_part(predictions, ~halves), target, priors)
     frame, other = (recalibrated(predictions, calibration).frame for calibration in fitted)
     frame.loc[halves] = other.loc[halves]
     return replace(predictions, frame=frame), fitted
 
 
 def check(
-    predictions: Predictions, target: float = TARGET, offsets: Mapping[str, Sequence[float]] | None = None
+    predictions: Predictions, target: float = TARGET, priors: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, Any]:
     """What calibration does to faces that it was not fitted on; uncalibrated predictions in, plain numbers out.
 
     Returns:
         ``target``; ``attributes``: task -> ``faces`` with a label, ``ece_before`` and ``ece_after`` as lists of the two
-        halves, ``ece`` of both halves together after; ``coverage``, the share of faces that are answered, and
-        ``answered_accuracy``, that of those; ``sigma``, None where there is none: ``within_1_before``,
-        ``within_1_after`` and ``rms_z_after`` as lists of the two halves.
+        halves, ``ece_by_chance`` what the latter would be were the probabilities right
+        (:func:`facemtl.training.reliability.ece_by_chance`); ``ece``, ``accuracy`` and ``balanced_accuracy`` of both
+        halves together after; ``coverage``, the share of faces that are answered, and ``answered_accuracy``, that of
+        those; ``sigma``, None where there is none: ``within_1_before``, ``within_1_after`` and ``rms_z_after`` as lists
+        of the two halves.
     """
-    after, fitted = crossed(predictions, target, offsets)
+    after, fitted = crossed(predictions, target, priors)
     halves = predictions.halves
     pairs = [[_part(table, halves == half) for half in (False, True)] for table in (predictions, after)]
     attributes = {}
@@ -169,16 +211,23 @@ def check(
         if any(task not in calibration.temperatures for calibration in fitted):
             continue
         used = _used(after, task)
-        labels, probabilities = after.labels(task)[used], after.probabilities(task)[used]
+        labels, probabilities, chosen = (
+            values[used] for values in (after.labels(task), after.probabilities(task), after.chosen(task))
+        )
         limits = np.array([calibration.thresholds[task] for calibration in fitted])
-        answered = probabilities.max(axis=1) >= limits[halves[used].astype(int)]
-        right = labels == probabilities.argmax(axis=1)
+        confidence = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]
+        answered = confidence >= limits[halves[used].astype(int)]
+        right = labels == chosen
+        together = attribute_metrics(labels, probabilities, chosen)
         before_ece, after_ece = ([_ece(table, task) for table in pair] for pair in pairs)
         attributes[task] = {
             "faces": len(labels),
             "ece_before": before_ece,
             "ece_after": after_ece,
-            "ece": attribute_metrics(labels, probabilities)["ece"],
+            "ece_by_chance": [_ece_by_chance(table, task) for table in pairs[1]],
+            "ece": together["ece"],
+            "accuracy": together["accuracy"],
+            "balanced_accuracy": together["balanced_accuracy"],
             "coverage": float(answered.mean()),
             "answered_accuracy": float(right[answered].mean()) if answered.any() else None,
         }
@@ -191,16 +240,6 @@ def check(
             "rms_z_after": [rms for _, rms in after_sigma],
         }
     return {"target": target, "attributes": attributes, "sigma": sigma}
-
-
-def prior_offsets(prior: np.ndarray, strength: float) -> tuple[float, ...]:
-    """What takes ``strength`` times the logarithm of (C,) ``prior`` off the logits; its mean is 0.
-
-    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021): with 1 the greatest logit is the choice for the
-    balanced accuracy, where the probabilities are right and ``prior`` holds the shares of the classes in training.
-    """
-    logarithms = _logits(np.asarray(prior, dtype=np.float64))
-    return tuple((strength * (logarithms.mean() - logarithms)).tolist())
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
@@ -222,7 +261,12 @@ def _part(predictions: Predictions, rows: np.ndarray) -> Predictions:
 
 
 def _ece(predictions: Predictions, task: str) -> float:
-    return attribute_metrics(*_labelled(predictions, task))["ece"]
+    return attribute_metrics(predictions.labels(task), predictions.probabilities(task), predictions.chosen(task))["ece"]
+
+
+def _ece_by_chance(predictions: Predictions, task: str) -> float:
+    used = _used(predictions, task)
+    return ece_by_chance(predictions.probabilities(task)[used], predictions.chosen(task)[used])
 
 
 def _standardised(predictions: Predictions) -> tuple[float, float]:

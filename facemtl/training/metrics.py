@@ -26,9 +26,9 @@ from facemtl.face import ANGLES, ATTRIBUTES
 from facemtl.landmarks import SCHEMAS
 from facemtl.shared_points import how_shared
 from facemtl.training.predictions import Predictions
+from facemtl.training.reliability import expected_calibration_error
 
 FAILURE = 0.10  # NME above which a face has failed; the area under the cumulative error curve also ends here
-CALIBRATION_BINS = 15
 # Inter-ocular distances in pixels that tell small, middle and large faces apart: fixed, so that sets can be compared.
 SIZES = (35, 45)
 NORMAL_WITHIN_1 = 0.6827  # share of a normal distribution within one standard deviation
@@ -196,54 +196,43 @@ def angle_metrics(angles: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, 
     return results
 
 
-def attribute_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def attribute_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, chosen: np.ndarray | None = None
+) -> dict[str, Any]:
     """Figures of one attribute, over the faces that have both a label and a prediction; fractions 0..1.
 
     Args:
         labels: (N,) true class, -1 where missing.
         probabilities: (N, C), NaN where the face was not found.
+        chosen: (N,) predicted class; the likeliest if None.
 
     Returns:
         ``faces`` counted; ``accuracy``; ``commonest``, the accuracy of always guessing the commonest class;
         ``balanced_accuracy``, the mean recall of the classes that occur; ``f1`` and ``average_precision``: with two
         classes those of class 0, with more the mean over the classes that occur, each against the rest; ``ece``, the
-        expected calibration error (:func:`reliability`); ``confusion`` [true][predicted] counts. NaN without faces.
+        expected calibration error (:mod:`facemtl.training.reliability`); ``confusion`` [true][predicted] counts. NaN
+        without faces.
     """
     used = (labels >= 0) & np.isfinite(probabilities).all(axis=1)
     labels, probabilities = labels[used], probabilities[used]
+    chosen = probabilities.argmax(axis=1) if chosen is None else chosen[used]
     classes = probabilities.shape[1]
     confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    np.add.at(confusion, (labels, chosen), 1)
     hits, occurrences, guesses = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     positive = [c for c in ([0] if classes == 2 else range(classes)) if occurrences[c]]
-    confidence, accuracy, count = reliability(labels, probabilities)
     return {
         "faces": len(labels),
-        "accuracy": _mean(labels == probabilities.argmax(axis=1)),
+        "accuracy": _mean(labels == chosen),
         "commonest": float(occurrences.max() / len(labels)) if len(labels) else np.nan,
         "balanced_accuracy": _mean(hits[occurrences > 0] / occurrences[occurrences > 0]),
         "f1": _mean(np.array([2 * hits[c] / (occurrences[c] + guesses[c]) for c in positive])),
         "average_precision": _mean(
             np.array([average_precision_score(labels == c, probabilities[:, c]) for c in positive])
         ),
-        "ece": float(np.abs(confidence - accuracy) @ count / len(labels)) if len(labels) else np.nan,
+        "ece": expected_calibration_error(labels, probabilities, chosen),
         "confusion": confusion.tolist(),
     }
-
-
-def reliability(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, accuracy and number of faces in each of up to 15 bins of equal mass, low confidence first.
-
-    Confidence is the probability of the likeliest class. Equal confidences share a bin, so that the order of the
-    rows does not matter; bins that stay empty are left out. All faces must have a label and a prediction.
-    """
-    confidence = probabilities.max(axis=1)
-    correct = labels == probabilities.argmax(axis=1)
-    if not len(labels):
-        return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
-    edges = np.quantile(confidence, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
-    _, bins, count = np.unique(np.searchsorted(edges, confidence), return_inverse=True, return_counts=True)
-    return np.bincount(bins, confidence) / count, np.bincount(bins, correct) / count, count
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
@@ -346,7 +335,9 @@ def _block(predictions: Predictions, corrected: np.ndarray, rows: np.ndarray) ->
         "sigma": None if sigma is None else sigma_metrics(points, corrected[judged], truth, sigma[judged], eye_pair),
         "angles": None if angles is None or true_angles is None else angle_metrics(angles[rows], true_angles[rows]),
         "attributes": {
-            task: attribute_metrics(predictions.labels(task)[rows], predictions.probabilities(task)[rows])
+            task: attribute_metrics(
+                predictions.labels(task)[rows], predictions.probabilities(task)[rows], predictions.chosen(task)[rows]
+            )
             for task in predictions.tasks
         },
     }

@@ -17,9 +17,9 @@ from facemtl.training.metrics import (
     attribute_metrics,
     eye_residuals,
     eye_vectors,
-    reliability,
 )
 from facemtl.training.predictions import Predictions
+from facemtl.training.reliability import reliability
 
 RAW, CORRECTED = "#2f6db5", "#e0792f"
 INK, FAINT = "#333333", "#bbbbbb"
@@ -119,10 +119,10 @@ def reliability_plots(curves: Mapping[str, Predictions], tasks: Sequence[str]) -
     for axes, task in zip(grid, tasks, strict=True):
         for (name, predictions), color in zip(curves.items(), (RAW, CORRECTED), strict=False):
             labels, probabilities = predictions.labels(task), predictions.probabilities(task)
-            used = (labels >= 0) & np.isfinite(probabilities).all(axis=1)
-            confidence, accuracy, _ = reliability(labels[used], probabilities[used])
+            chosen, used = predictions.chosen(task), (labels >= 0) & np.isfinite(probabilities).all(axis=1)
+            confidence, accuracy, _ = reliability(labels[used], probabilities[used], chosen[used])
             low = 1 / probabilities.shape[1]
-            label = f"{name} {100 * attribute_metrics(labels, probabilities)['ece']:.1f} %".strip()
+            label = f"{name} {100 * attribute_metrics(labels, probabilities, chosen)['ece']:.1f} %".strip()
             axes.plot(confidence, accuracy, "o-", color=color, markersize=4, linewidth=1, label=label)
         axes.plot((low, 1), (low, 1), color=FAINT, linestyle="--", linewidth=1)
         axes.set(xlim=(low, 1.02), ylim=(0, 1.02))

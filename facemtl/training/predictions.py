@@ -1,28 +1,11 @@
 """Saved predictions: one row a face, with its truth, so that every figure can be computed again without the model.
 
-Columns of the table (Parquet or CSV):
-
-    schema                          landmark schema of the points, the same in every row
-    image, group                    path as text (best relative to the data set's folder); part of the data set
-    x1 y1 x2 y2                     the box that the network was given, image pixels; NaN where the face was not found
-    true_<i>_x true_<i>_y           point i of the data set, image index coordinates; NaN where missing
-    pred_<i>_x pred_<i>_y           point i as predicted; NaN in all points where the face was not found, or where the
-                                    model gives no points
-    <task>_true                     class index of the data set (order of ``ATTRIBUTES``); -1 where missing
-    <task>_p<j>                     predicted probability of class j, only for the tasks that the model has
-
-and, only where the data set or the model has them:
-
-    sigma_<i>                       predicted standard deviation of point i, along x and y alike, image pixels
-    true_yaw true_pitch true_roll   head angles of the data set, degrees (signs: :mod:`facemtl.face`); NaN where missing
-    pred_yaw pred_pitch pred_roll   the same as predicted
-    stratum_<name>                  further part of the data set that the face belongs to, as text; empty where unknown
-    set_schema model_schema         where set and model have different points: theirs, before both became ``schema``
+The columns are listed in :mod:`facemtl.training.prediction_columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,15 +21,22 @@ from facemtl.files import write_beside
 from facemtl.geometry import check_boxes
 from facemtl.landmarks import SCHEMAS
 from facemtl.shared_points import SharedPoints
+from facemtl.training.prediction_columns import (
+    BOX_COLUMNS,
+    ORIGINS,
+    PREDICTED_ANGLES,
+    STRATUM,
+    TRUE_ANGLES,
+    point_columns,
+    probability_columns,
+    read_table,
+    sigma_columns,
+    table_suffix,
+)
 
 if TYPE_CHECKING:
     from facemtl.predictor import Predictor
 
-ORIGINS = ("set_schema", "model_schema")
-TEXT_COLUMNS = ("schema", "image", "group", *ORIGINS)
-BOX_COLUMNS = ("x1", "y1", "x2", "y2")
-TRUE_ANGLES, PREDICTED_ANGLES = ([f"{kind}_{angle}" for angle in ANGLES] for kind in ("true", "pred"))
-STRATUM = "stratum_"  # begins the name of a column
 BOX_KINDS = ("published", "truth", "detector")
 # A detection that covers less of the true face box than this is a detection of something else.
 MIN_IOU = 0.3
@@ -59,7 +49,7 @@ class Predictions:
     Attributes:
         schema: landmark schema of truth and predictions, a key of :data:`facemtl.landmarks.SCHEMAS`, with K points.
         tasks: predicted attribute -> its class labels, in the order of the probabilities.
-        frame: N rows with the columns listed at the top of this module (without ``schema``).
+        frame: N rows with the columns of :mod:`facemtl.training.prediction_columns` (without ``schema``).
     """
 
     schema: str
@@ -78,13 +68,14 @@ class Predictions:
         points: np.ndarray,
         labels: Mapping[str, np.ndarray],
         probabilities: Mapping[str, np.ndarray],
+        chosen: Mapping[str, np.ndarray] | None = None,
         sigma: np.ndarray | None = None,
         angles: np.ndarray | None = None,
         true_angles: np.ndarray | None = None,
         strata: Mapping[str, Sequence[str]] | None = None,
     ) -> Predictions:
         """From arrays as the accessors return them: (N, 4) boxes, (N, K, 2) points, (N,) labels, (N, C) probabilities,
-        (N, K) sigma, (N, 3) angles, (N,) strata; None leaves the columns out.
+        (N,) chosen classes, (N, K) sigma, (N, 3) angles, (N,) strata; None leaves the columns out.
 
         ``labels`` may hold attributes that are not predicted: landmark errors are also told apart by them.
         """
@@ -92,15 +83,17 @@ class Predictions:
         columns |= {name: np.asarray(boxes, dtype=np.float64)[:, i] for i, name in enumerate(BOX_COLUMNS)}
         for kind, array in (("true", truth), ("pred", points)):
             flat = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
-            columns |= dict(zip(_point_columns(kind, schema), flat.T, strict=True))
+            columns |= dict(zip(point_columns(kind, schema), flat.T, strict=True))
         for task in ATTRIBUTES:
             if task in labels or task in probabilities:
                 given = labels.get(task, np.full(len(truth), MISSING))
                 columns[f"{task}_true"] = np.asarray(given, dtype=np.int64)
             if task in probabilities:
                 array = np.asarray(probabilities[task], dtype=np.float64)
-                columns |= dict(zip(_probability_columns(task), array.T, strict=True))
-        further = ((sigma, _sigma_columns(schema)), (true_angles, TRUE_ANGLES), (angles, PREDICTED_ANGLES))
+                columns |= dict(zip(probability_columns(task), array.T, strict=True))
+            if task in (chosen or {}):
+                columns[f"{task}_chosen"] = np.asarray(chosen[task], dtype=np.int64)
+        further = ((sigma, sigma_columns(schema)), (true_angles, TRUE_ANGLES), (angles, PREDICTED_ANGLES))
         for array, names in further:
             if array is not None:
                 columns |= dict(zip(names, np.asarray(array, dtype=np.float64).T, strict=True))
@@ -116,11 +109,7 @@ class Predictions:
             DataError: a file that cannot be read, an unknown suffix, missing columns, or values of the wrong kind.
         """
         path = Path(path)
-        try:
-            frame = _reader(path)(path)
-        except (OSError, ValueError) as error:  # the errors of pandas and pyarrow derive from ValueError
-            raise DataError(f"{path} cannot be read as a table of predictions: {error}") from None
-        return _from_frame(frame, path)
+        return cls(*read_table(path))
 
     def save(self, path: str | Path) -> None:
         """Write a ``.parquet`` or ``.csv`` file; folders on the way are made.
@@ -130,7 +119,7 @@ class Predictions:
         """
         path = Path(path)
         frame = self.frame.assign(schema=self.schema)
-        if _suffix(path) == ".csv":
+        if table_suffix(path) == ".csv":
             write_beside(path, lambda partial: frame.to_csv(partial, index=False))
         else:
             write_beside(path, lambda partial: frame.to_parquet(partial, index=False))
@@ -146,12 +135,12 @@ class Predictions:
     @property
     def truth(self) -> np.ndarray:
         """(N, K, 2) float64 labelled points, image index coordinates; NaN where missing."""
-        return self._values(_point_columns("true", self.schema)).reshape(len(self), -1, 2)
+        return self._values(point_columns("true", self.schema)).reshape(len(self), -1, 2)
 
     @property
     def points(self) -> np.ndarray:
         """(N, K, 2) float64 predicted points, image index coordinates; NaN where the face was not found."""
-        return self._values(_point_columns("pred", self.schema)).reshape(len(self), -1, 2)
+        return self._values(point_columns("pred", self.schema)).reshape(len(self), -1, 2)
 
     @property
     def origins(self) -> tuple[str, str] | None:
@@ -171,7 +160,15 @@ class Predictions:
 
     def probabilities(self, task: str) -> np.ndarray:
         """(N, C) float64 predicted probabilities of a key of ``tasks``; NaN where the face was not found."""
-        return self._values(_probability_columns(task))
+        return self._values(probability_columns(task))
+
+    def chosen(self, task: str) -> np.ndarray:
+        """(N,) int64 predicted class of a key of ``tasks``; -1 where the face was not found."""
+        if f"{task}_chosen" in self.frame:
+            return self.frame[f"{task}_chosen"].to_numpy(dtype=np.int64)
+        shares = self.probabilities(task)
+        found = np.isfinite(shares).all(axis=1)
+        return np.where(found, np.where(found[:, None], shares, 0.0).argmax(axis=1), MISSING)
 
     @property
     def sigma(self) -> np.ndarray | None:
@@ -179,7 +176,7 @@ class Predictions:
 
         None where the model gives none.
         """
-        columns = _sigma_columns(self.schema)
+        columns = sigma_columns(self.schema)
         return self._values(columns) if columns[0] in self.frame else None
 
     @property
@@ -298,6 +295,13 @@ def _gather(samples: Sequence[FaceSample], faces: Sequence[Face | None], root: P
         classes = ATTRIBUTES[task]
         return [np.nan if face is None else face.attributes[task].probabilities[label] for label in classes]
 
+    predicted = [task for task in ATTRIBUTES if any(task in face.attributes for face in found)]
+    shares = {task: np.array([probabilities(task, face) for face in faces]) for task in predicted}
+    chosen = {
+        task: np.array([MISSING if f is None else ATTRIBUTES[task].index(f.attributes[task].label) for f in faces])
+        for task in predicted
+    }
+
     sigma = angles = true_angles = None
     if any(given and face.landmark_sigma is not None for face, given in zip(faces, pointed, strict=True)):
         sigma = np.stack([f.landmark_sigma if g else nowhere[:, 0] for f, g in zip(faces, pointed, strict=True)])
@@ -313,11 +317,8 @@ def _gather(samples: Sequence[FaceSample], faces: Sequence[Face | None], root: P
         truth=np.stack([sample.points for sample in samples]),
         points=np.stack([f.landmarks if given else nowhere for f, given in zip(faces, pointed, strict=True)]),
         labels={task: np.array([sample.labels.get(task, MISSING) for sample in samples]) for task in known},
-        probabilities={
-            task: np.array([probabilities(task, face) for face in faces])
-            for task in ATTRIBUTES
-            if any(task in face.attributes for face in found)
-        },
+        probabilities=shares,
+        chosen={task: classes for task, classes in chosen.items() if not _likeliest(classes, shares[task])},
         sigma=sigma,
         angles=angles,
         true_angles=true_angles,
@@ -328,67 +329,14 @@ def _gather(samples: Sequence[FaceSample], faces: Sequence[Face | None], root: P
     )
 
 
+def _likeliest(chosen: np.ndarray, shares: np.ndarray) -> bool:
+    """Whether (N,) classes say no more than (N, C) probabilities do."""
+    found = chosen != MISSING
+    return bool((chosen[found] == shares[found].argmax(axis=1)).all())
+
+
 def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
     """(M, 4) boxes against one (4,) -> (M,) intersection over union."""
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
     shared = np.clip(high - low, 0, None).prod(axis=1)
     return shared / ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - shared)
-
-
-def _point_columns(kind: str, schema: str) -> list[str]:
-    return [f"{kind}_{i}_{axis}" for i in range(len(SCHEMAS[schema])) for axis in "xy"]
-
-
-def _sigma_columns(schema: str) -> list[str]:
-    return [f"sigma_{i}" for i in range(len(SCHEMAS[schema]))]
-
-
-def _probability_columns(task: str) -> list[str]:
-    return [f"{task}_p{j}" for j in range(len(ATTRIBUTES[task]))]
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (".parquet", ".csv"):
-        raise DataError(f"predictions are kept in .parquet or .csv files, not in {path.name!r}")
-    return suffix
-
-
-def _reader(path: Path) -> Callable[[Path], pd.DataFrame]:
-    return _read_csv if _suffix(path) == ".csv" else pd.read_parquet
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    # Only an empty field is missing: a folder may be named "NA".
-    names = pd.read_csv(path, nrows=0).columns
-    texts = [name for name in names if name in TEXT_COLUMNS or name.startswith(STRATUM)]
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str))
-    return frame.fillna(dict.fromkeys(texts, ""))
-
-
-def _from_frame(frame: pd.DataFrame, path: Path) -> Predictions:
-    names = frame["schema"].unique().tolist() if "schema" in frame else []
-    if len(names) != 1 or names[0] not in SCHEMAS:
-        found = f"it holds {', '.join(map(str, names))}" if names else "it is missing or empty"
-        raise DataError(f"{path}: the column schema must be one of {', '.join(SCHEMAS)} in every row, but {found}")
-    schema = names[0]
-    tasks = {task: classes for task, classes in ATTRIBUTES.items() if f"{task}_p0" in frame}
-    labelled = [f"{task}_true" for task in ATTRIBUTES if task in tasks or f"{task}_true" in frame]
-    numbers = [*BOX_COLUMNS, *_point_columns("true", schema), *_point_columns("pred", schema), *labelled]
-    numbers += [column for task in tasks for column in _probability_columns(task)]
-    for further in (_sigma_columns(schema), TRUE_ANGLES, PREDICTED_ANGLES):
-        numbers += further if further[0] in frame else []
-    columns = ["image", "group", *numbers]
-    if missing := [column for column in columns if column not in frame]:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        raise DataError(f"{path} is no table of predictions of the schema {schema}: it lacks {shown}")
-    if texts := [column for column in numbers if not pd.api.types.is_numeric_dtype(frame[column])]:
-        raise DataError(f"{path}: the columns {', '.join(texts[:10])} must hold numbers")
-    for column in ORIGINS:
-        if column in frame and (len(set(frame[column])) != 1 or frame[column].iloc[0] not in SCHEMAS):
-            raise DataError(f"{path}: the column {column} must be one of {', '.join(SCHEMAS)} in every row")
-    for column in labelled:
-        count = len(ATTRIBUTES[column.removesuffix("_true")])
-        if bad := sorted(set(frame[column]) - set(range(MISSING, count)), key=str):
-            raise DataError(f"{path}: {column} must be a class index 0 to {count - 1} or -1; found {bad[:5]}")
-    return Predictions(schema, tasks, frame.drop(columns="schema"))
