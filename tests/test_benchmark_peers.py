@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -20,6 +22,7 @@ import pytest
 
 from facemtl.data.mtfl import read_mtfl
 from facemtl.data.sample import FaceSample
+from facemtl.training.predictions import Predictions
 from facemtl.weights import DEFAULT_MODEL, weights_folder
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -151,6 +154,31 @@ def test_points_all_in_one_place_are_no_face(samples, peer):
     finds(points, list(range(16)))
     (row,) = benchmark_peers.measure_accuracy([peer()], samples)
     assert row.accuracy.found == 93.75
+
+
+def test_how_far_two_that_never_met_agree(samples, peer, monkeypatch):
+    """Ours errs along the eyes, the peer along and across, in every other face the other way: an offset for neither."""
+    true = truth(samples)
+    along = (true[:, 1] - true[:, 0])[:, None]
+    across = along[..., ::-1] * [-1, 1]
+    sign = np.where(np.arange(16) % 4 < 2, 1, -1)[:, None, None]
+    finds(true + 0.03 * sign * (along + across), list(range(16)))
+    found = peer().predictions("detect", samples)
+    mine = SimpleNamespace(
+        name="mine", predictions=lambda mode, samples: replaced_points(found, true + 0.04 * sign * along)
+    )
+    (agreement,) = benchmark_peers.measure_agreement([mine], [peer()], samples)
+    assert agreement[:3] == ("mine", "mtcnn", 16)
+    # 4 along; 3 and 3; their mean 3.5 and 1.5; apart 1 and 3. The cosine between the two errors is that of 45 degrees.
+    expected = [4, math.hypot(3, 3), math.hypot(3.5, 1.5), math.hypot(1, 3), math.sqrt(0.5)]
+    assert agreement[3:] == pytest.approx(expected, rel=1e-3)
+    told = benchmark_peers.document([], 16, "", [agreement])
+    assert "| mine | mtcnn | 16    | 4.00" in told
+
+
+def replaced_points(predictions: Predictions, points: np.ndarray) -> Predictions:
+    columns = {f"pred_{i}_{axis}": points[:, i, k] for i in range(5) for k, axis in enumerate("xy")}
+    return replace(predictions, frame=predictions.frame.assign(**columns))
 
 
 def test_a_peer_is_asked_once_until_something_changes(samples, peer):

@@ -26,7 +26,19 @@ import cv2
 import numpy as np
 from peers.client import PEERS, WORKER, PeerError, environment_python, make_environment
 from peers.methods import WORK, Method, OwnModel, Peer, published_boxes
-from peers.table import GIVEN, OWN, Accuracy, Row, Time, as_csv, as_markdown, draw
+from peers.table import (
+    AGREEING,
+    GIVEN,
+    OWN,
+    Accuracy,
+    Agreement,
+    Row,
+    Time,
+    agreement_table,
+    as_csv,
+    as_markdown,
+    draw,
+)
 from tqdm import tqdm
 
 from facemtl.data.sample import FaceSample, face_box
@@ -34,7 +46,7 @@ from facemtl.data.sets import data_root, read_split
 from facemtl.errors import FaceMTLError
 from facemtl.files import write_beside
 from facemtl.landmarks import SCHEMAS
-from facemtl.training.metrics import corrected_points, landmark_metrics
+from facemtl.training.metrics import FAILURE, corrected_points, eye_residuals, landmark_metrics, nme
 from facemtl.training.predictions import Predictions
 from facemtl.weights import DEFAULT_MODEL
 
@@ -163,7 +175,38 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores{load}, Python {platform.python_version()}"
 
 
-def document(rows: Sequence[Row], faces: int, timed: str) -> str:
+def measure_agreement(
+    ours: Sequence[OwnModel], peers: Sequence[Peer], samples: Sequence[FaceSample]
+) -> list[Agreement]:
+    """Each model of ours in given boxes beside each peer that works, on the faces that both find, offset-corrected."""
+    eye_pair = SCHEMAS["mtfl5"].eye_pair
+    own = {method.name: method.predictions("boxes", samples) for method in ours}
+    found = []
+    for peer in peers:
+        try:
+            theirs = peer.predictions("detect", samples)
+        except PeerError:  # its row says so
+            continue
+        for name, predictions in own.items():
+            truth, points = predictions.truth, [corrected_points(predictions), corrected_points(theirs)]
+            errors = [nme(one, truth, eye_pair) for one in points]
+            both, near = np.isfinite(errors).all(axis=0), (np.array(errors) <= FAILURE).all(axis=0)
+            residuals = [eye_residuals(one, truth, eye_pair)[near].ravel() for one in points]
+            found.append(
+                Agreement(
+                    name,
+                    peer.name,
+                    int(both.sum()),
+                    *(100 * float(error[both].mean()) for error in errors),
+                    100 * float(nme(np.mean(points, axis=0), truth, eye_pair)[both].mean()),
+                    100 * float(nme(truth + points[0] - points[1], truth, eye_pair)[both].mean()),
+                    float(np.vdot(*residuals).real / np.linalg.norm(residuals[0]) / np.linalg.norm(residuals[1])),
+                )
+            )
+    return found
+
+
+def document(rows: Sequence[Row], faces: int, timed: str, agreements: Sequence[Agreement] = ()) -> str:
     """peers.md."""
     versions = dict.fromkeys(f"{row.method}: {row.version}" for row in rows if row.version)
     return "\n".join(
@@ -174,6 +217,7 @@ def document(rows: Sequence[Row], faces: int, timed: str) -> str:
             "",
             "; ".join(versions) + ".",
             "",
+            *([AGREEING, "", agreement_table(agreements), ""] if agreements else []),
         ]
     )
 
@@ -236,7 +280,7 @@ def run(args: argparse.Namespace) -> None:
             )
     rows += failed
     write_beside(args.out / "peers.csv", lambda path: path.write_text(as_csv(rows), encoding="utf-8"))
-    text = document(rows, len(samples), timed)
+    text = document(rows, len(samples), timed, measure_agreement(methods[: len(methods) - len(peers)], peers, samples))
     write_beside(args.out / "peers.md", lambda path: path.write_text(text, encoding="utf-8"))
     print(text)
     if args.rounds > 0:

@@ -67,6 +67,40 @@ class Row:
         return self.detection if self.boxes == OWN else self.landmarks
 
 
+class Agreement(NamedTuple):
+    """A model of ours and a peer on the ``faces`` that both find, in percent of the inter-ocular distance: the
+    offset-corrected errors of both and of the mean of their points, and how far they lie ``apart``.
+
+    ``shared``: the correlation of their errors, over faces on which neither fails. Errors that two networks share that
+    have never met are those of the labels, for the most part, or of what both cannot see.
+    """
+
+    ours: str
+    peer: str
+    faces: int
+    our_nme: float
+    peer_nme: float
+    mean_nme: float
+    apart: float
+    shared: float
+
+
+AGREEING = (
+    "Offset-corrected errors, on the faces that both find, of ours in published boxes, of the peer, and of the mean of "
+    "their points; how far they lie apart, in the same percent; and the correlation of their errors where neither "
+    "fails. What two networks share that have never met is mostly the labels'."
+)
+
+
+def agreement_table(agreements: Sequence[Agreement]) -> str:
+    """As Markdown."""
+    cells = [("ours", "peer", "faces", "ours %", "peer %", "mean of both %", "apart %", "correlation")]
+    for one in agreements:
+        figures = (f"{value:.2f}" for value in one[3:])
+        cells.append((one.ours, one.peer, str(one.faces), *figures))
+    return _lined_up(cells)
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """All figures at full precision, one line a row; empty where there is none."""
     names = [f"{kind}_{field}" for kind in ("landmarks_ms", "detection_ms") for field in ("median", "low", "high")]
@@ -84,7 +118,10 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """The table for people, its columns lined up."""
-    cells = [HEADER, *map(_cells, rows)]
+    return _lined_up([HEADER, *map(_cells, rows)])
+
+
+def _lined_up(cells: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
     lines.insert(1, " | ".join("-" * width for width in widths))
