@@ -45,7 +45,8 @@ class Predictor:
         tasks: leave out the other attributes and angles of the model; points are always found where it has them.
         schema: the landmark schema of the points, where the model has several; None: its main one. Standard deviations
             are of the main points alone.
-        passes: how often the crop is laid through the points found before; None: as the model says.
+        passes: how often the crop is laid, each time through the points found before. If it is several times, then once
+            more where the last one turns out to have been off by a twelfth of its side. None: as the model says.
         flip: average the last pass with the mirrored crop; None: as the model says.
 
     Raises:
@@ -85,7 +86,8 @@ class Predictor:
             raise ModelError(f"tasks is empty, and {self.spec.name} has no points; it has {', '.join(self.spec.tasks)}")
         self._has_quality = self.spec.uncertainty and self.spec.name in FITTED
         self._has_sigma = self.spec.uncertainty and self._points_task == POINTS
-        more = ([POINTS, SIGMA] if self._has_quality else []) + ([SIGMA] if self._has_sigma else [])
+        more = [POINTS] if self._has_quality or self.spec.passes > 1 else []
+        more += [SIGMA] if self._has_quality or self._has_sigma else []
         self._outputs = tuple(dict.fromkeys([*self.tasks, *more]))
         self._threads = threads
         if detector is not None:
@@ -170,26 +172,8 @@ class Predictor:
         crops = [
             crop_matrix(box, spec.input_size, spec.crop_scale, roll) for box, roll in zip(boxes, rolls, strict=True)
         ]
-        faces = self._read(picture, boxes, crops)
-        if spec.passes == 1 or not self._points_task:
-            return faces
-        five = SCHEMAS[self.schema].to_five
-        again = {}
-        for i, (face, crop) in enumerate(zip(faces, crops, strict=True)):
-            better = self._refined(five(face.landmarks), crop)
-            if self._was_off(crop, better):
-                again[i] = better
-        if again:
-            repeated = self._read(picture, [boxes[i] for i in again], list(again.values()))
-            faces = [*faces]
-            for i, face in zip(again, repeated, strict=True):
-                faces[i] = face
-        return faces
-
-    def _read(self, picture: np.ndarray, boxes: list[np.ndarray], crops: list[np.ndarray]) -> list[Face]:
-        """What the network says of these crops of one picture."""
         count = len(boxes)
-        return self._faces([picture] * count, boxes, [1.0] * count, crops)
+        return self._laid([picture] * count, boxes, [1.0] * count, crops)
 
     def _was_off(self, crop: np.ndarray, better: np.ndarray) -> bool:
         """Whether the middles of two crops, or their sides, are far apart."""
@@ -204,30 +188,55 @@ class Predictor:
     def _describe(self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float]) -> list[Face]:
         """One face for each image and box."""
         spec = self.spec
-        matrices = [crop_matrix(box, spec.input_size, spec.crop_scale) for box in boxes]
-        for _ in range(spec.passes - 1):
-            # Mirrored crops and refined points are kept for the last pass: here they cost as much and change what comes
-            # out by nothing.
-            found = self._run(images, matrices, (POINTS,), last=False)[POINTS]
-            main = SCHEMAS[spec.schema].to_five(image_points(found, matrices, spec.input_size))
-            matrices = [self._refined(five, matrix) for five, matrix in zip(main, matrices, strict=True)]
-        return self._faces(images, boxes, scores, matrices)
+        first = spec.locator if spec.passes > 1 and spec.locator else spec
+        matrices = [crop_matrix(box, spec.input_size, first.crop_scale) for box in boxes]
+        for number in range(spec.passes - 1):
+            found = self._run(images, matrices, (POINTS,), locate=first is not spec and number == 0)[POINTS]
+            matrices = self._next(image_points(found, matrices, spec.input_size), matrices)
+        return self._laid(images, boxes, scores, matrices)
 
-    def _faces(
+    def _laid(
         self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float], matrices: list[np.ndarray]
     ) -> list[Face]:
-        """One face for each image and crop, in a single pass."""
-        spec, count = self.spec, len(images)
-        outputs = self._run(images, matrices, self._outputs)
+        """One face for each image and crop; from a better crop where the points say that it was off."""
+        spec = self.spec
+        outputs = self._run(images, matrices, self._outputs, flip=spec.flip)
+        main = image_points(outputs[POINTS], matrices, spec.input_size) if POINTS in outputs else None
+        if spec.passes > 1:
+            laid = self._next(main, matrices)
+            off = [i for i, (old, new) in enumerate(zip(matrices, laid, strict=True)) if self._was_off(old, new)]
+            if off:
+                again = self._run([images[i] for i in off], [laid[i] for i in off], self._outputs, flip=spec.flip)
+                for name, output in again.items():
+                    outputs[name][off] = output
+                matrices = [laid[i] if i in off else matrix for i, matrix in enumerate(matrices)]
+                main = image_points(outputs[POINTS], matrices, spec.input_size)
+        return self._faces(boxes, scores, matrices, outputs, main)
+
+    def _next(self, main: np.ndarray, matrices: list[np.ndarray]) -> list[np.ndarray]:
+        """The crops through main points (N, K, 2), image pixels, that were found in these."""
+        five = SCHEMAS[self.spec.schema].to_five(main)
+        return [self._refined(points, matrix) for points, matrix in zip(five, matrices, strict=True)]
+
+    def _faces(
+        self,
+        boxes: list[np.ndarray],
+        scores: list[float],
+        matrices: list[np.ndarray],
+        outputs: dict[str, np.ndarray],
+        main: np.ndarray | None,
+    ) -> list[Face]:
+        """What the network says of the crops that these matrices describe; its main points already in the image."""
+        spec, count = self.spec, len(boxes)
         points = np.zeros((count, 0, 2), dtype=np.float32)
-        if self._points_task:
+        if self._points_task == POINTS:
+            points = main
+        elif self._points_task:
             points = image_points(outputs[self._points_task], matrices, spec.input_size)
         found_sigmas = image_sigmas(outputs[SIGMA], matrices, spec) if SIGMA in outputs else []
         sigmas = found_sigmas if self._has_sigma else [None] * count
         qualities = [None] * count
         if self._has_quality:
-            same = self._points_task == POINTS
-            main = points if same else image_points(outputs[POINTS], matrices, spec.input_size)
             qualities = self._qualities(SCHEMAS[spec.schema].to_five(main), found_sigmas)
         poses = image_poses(outputs[ANGLES_TASK], matrices) if ANGLES_TASK in outputs else [None] * count
         attributes = face_attributes(outputs, count, spec)
@@ -261,16 +270,21 @@ class Predictor:
 
     def _refined(self, five: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """The next crop, upright around these points; the old one where they are no face (all in one place)."""
-        if np.ptp(five, axis=0).max() < 1e-3:
+        xs, ys = five.T.tolist()  # plain floats: this runs for every face
+        if max(max(xs) - min(xs), max(ys) - min(ys)) < 1e-3:
             return matrix
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
     def _run(
-        self, images: list[np.ndarray], matrices: list[np.ndarray], names: Sequence[str], last: bool = True
+        self,
+        images: list[np.ndarray],
+        matrices: list[np.ndarray],
+        names: Sequence[str],
+        locate: bool = False,
+        flip: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Outputs of the network for a crop of each image; the last pass has refined points, and averages with the
-        outputs for the mirrored crop where the model says so."""
-        flip = last and self.spec.flip
+        """Outputs of the network, or of its locator, for a crop of each image; with ``flip`` averaged with those for
+        the mirrored crop."""
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
@@ -280,7 +294,7 @@ class Predictor:
                 crop[:] = warp_crop(image, matrix, size).transpose(2, 0, 1)
         if flip:
             crops = np.concatenate([crops, crops[..., ::-1]])
-        outputs = self._session.run(crops, names, refine=last)
+        outputs = self._session.run(crops, names, locate)
         check_outputs(outputs, self.spec)
         return average_mirrored(outputs, self.spec) if flip else outputs
 

@@ -2,8 +2,8 @@
 
 ONNX Runtime computes the whole graph whichever outputs are asked for: its option ``only_execute_path_to_fetches`` works
 in training builds alone (microsoft/onnxruntime#16013; version 1.32 still runs every node of ours). Asking for fewer
-outputs saves their copies only, so every head should be cheap beside the backbone. The refiner of points, a quarter of
-the time, is a branch of the graph, which an input chooses.
+outputs saves their copies only, so every head should be cheap beside the backbone. The locator, which only lays the
+next crop, is the other branch of the graph, and an input chooses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from facemtl.weights import METADATA_KEY, ModelSpec
 DEVICES = ("cpu", "cuda")
 # Inputs of an exported network; its outputs are those of ModelSpec.outputs.
 INPUT = "images"
-REFINE = "refine"  # a boolean scalar, where ModelSpec.refine
+LOCATE = "locate"  # a boolean scalar, where ModelSpec.locator
 
 
 class Session(Protocol):
@@ -29,10 +29,10 @@ class Session(Protocol):
 
     spec: ModelSpec
 
-    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str], locate: bool = False) -> dict[str, np.ndarray]:
         """uint8 crops (N, C, S, S) -> the float32 outputs of these names, as :meth:`ModelSpec.outputs` says.
 
-        A network that can look at its points again does so only if ``refine``.
+        With ``locate`` only the locator runs, which the model must have: nothing but the main points is known then.
         """
         ...
 
@@ -85,11 +85,11 @@ class OnnxSession:
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY), path)
         described = {name: list(shape) for name, shape in self.spec.outputs().items()}
         described[INPUT] = [self.spec.channels, self.spec.input_size, self.spec.input_size]
-        if self.spec.refine:
-            described[REFINE] = []
+        if self.spec.locator:
+            described[LOCATE] = []
         if found != described:
             raise ModelError(f"{path} is not the network that it describes: it has {found}, expected {described}")
 
-    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
-        inputs = {INPUT: crops, REFINE: np.array(refine)} if self.spec.refine else {INPUT: crops}
+    def run(self, crops: np.ndarray, names: Sequence[str], locate: bool = False) -> dict[str, np.ndarray]:
+        inputs = {INPUT: crops, LOCATE: np.array(locate)} if self.spec.locator else {INPUT: crops}
         return dict(zip(names, self._session.run(list(names), inputs), strict=True))

@@ -42,6 +42,8 @@ class ModelSpec:
         points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
         uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
         refine: whether the network looks again at the pixels around each main point.
+        locator: of the small network that lays the second crop through what it finds in the first, which has the
+            locator's ``crop_scale``; None: the network does that itself.
         sharing, sharing_options: what tasks share of the backbone, a key of
             :data:`facemtl.models.sharing.registry.SHARINGS`.
         cascade: task -> tasks whose outputs its head reads too.
@@ -49,6 +51,8 @@ class ModelSpec:
         temperatures: attribute -> what its logits are then divided by before they become probabilities; 1 where not
             named.
         thresholds: attribute -> confidence under which it is better to abstain; 0 where not named.
+        priors: attribute -> how common its classes are. Its label is the class that is likeliest relative to that, the
+            choice for the balanced accuracy; where not named, the likeliest one.
         sigma_scale: factor on the network's standard deviations that makes them those of held-out faces.
     """
 
@@ -66,12 +70,14 @@ class ModelSpec:
     points_head: str = "direct"
     uncertainty: bool = False
     refine: bool = False
+    locator: ModelSpec | None = None
     sharing: str = "hard"
     sharing_options: Mapping[str, Any] = field(default_factory=dict)
     cascade: Mapping[str, Sequence[str]] = field(default_factory=dict)
     offsets: Mapping[str, Sequence[float]] = field(default_factory=dict)
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    priors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     sigma_scale: float = 1.0
 
     def to_json(self) -> str:
@@ -90,13 +96,28 @@ class ModelSpec:
             if not isinstance(values, dict) or not set(values) <= names:
                 raise ValueError(f"expected the keys {sorted(names)}")
             values["tasks"] = tuple(values["tasks"])
-            for key in ("attributes", "offsets", "cascade"):
+            for key in ("attributes", "offsets", "priors", "cascade"):
                 values[key] = {k: tuple(v) for k, v in values.get(key, {}).items()}
+            if values.get("locator") is not None:
+                values["locator"] = cls.from_json(json.dumps(values["locator"]), f"the locator of {source}")
             spec = cls(**values)
             spec._check()
             return spec
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{source} does not carry a facemtl model description: {error}") from None
+
+    def with_locator(self, locator: ModelSpec) -> ModelSpec:
+        """The same model, whose first pass is the locator's.
+
+        Raises:
+            ModelError: a locator of other main points or channels, or whose crops do not divide this model's.
+        """
+        spec = replace(self, locator=locator, passes=max(self.passes, 2))
+        try:
+            spec._check()
+        except ValueError as error:
+            raise ModelError(f"{locator.name} cannot lay the crops of {self.name}: {error}") from None
+        return spec
 
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """What the network gives, name -> shape for one face, in the order of the tasks.
@@ -135,13 +156,18 @@ class ModelSpec:
             raise ValueError("later passes, landmark_sigma and refine need landmarks")
         if not isinstance(self.points_head, str) or not {type(self.uncertainty), type(self.refine)} == {bool}:
             raise ValueError("points_head must be a name, uncertainty and refine true or false")
+        if self.locator and not self._can_be_laid_by(self.locator):
+            raise ValueError("a locator needs the same main points, channels, and a side that divides input_size")
         if not isinstance(self.sharing, str) or not isinstance(self.sharing_options, Mapping):
             raise ValueError("sharing must be a name, and sharing_options a table")
         if not {*self.cascade, *(name for before in self.cascade.values() for name in before)} <= set(self.tasks):
             raise ValueError("a cascade of tasks that the model does not have")
-        unknown = {*self.offsets, *self.temperatures, *self.thresholds} - set(self.attributes)
+        unknown = {*self.offsets, *self.temperatures, *self.thresholds, *self.priors} - set(self.attributes)
         if unknown:
-            raise ValueError(f"offsets, temperatures or thresholds of {sorted(unknown)}, which are no attributes")
+            raise ValueError(f"offsets, temperatures, thresholds or priors of {sorted(unknown)}, no attributes")
+        for task, prior in self.priors.items():
+            if len(prior) != len(self.attributes[task]) or not all(0 < share <= 1 for share in prior):
+                raise ValueError(f"the prior of {task} must be a share over 0 for each class")
         for task, offsets in self.offsets.items():
             if len(offsets) != len(self.attributes[task]) or not all(map(math.isfinite, offsets)):
                 raise ValueError(f"the offsets of {task} must be a finite number for each class")
@@ -149,6 +175,11 @@ class ModelSpec:
             raise ValueError("temperatures and sigma_scale must be positive and finite")
         if not all(0 <= value <= 1 for value in self.thresholds.values()):
             raise ValueError("thresholds must be confidences, 0 to 1")
+
+    def _can_be_laid_by(self, locator: ModelSpec) -> bool:
+        same = (self.schema, self.channels) == (locator.schema, locator.channels)
+        fits = same and self.input_size % locator.input_size == 0 and not locator.locator
+        return fits and POINTS in self.tasks and POINTS in locator.tasks
 
     def override(self, passes: int | None = None, flip: bool | None = None) -> ModelSpec:
         """The same model run another way; None keeps what the file says.

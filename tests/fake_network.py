@@ -9,13 +9,16 @@ import numpy as np
 
 from facemtl.detect import Detections
 from facemtl.face import ATTRIBUTES
-from facemtl.geometry import points_from_crop
+from facemtl.geometry import BOX_SIDE, points_from_crop
 from facemtl.weights import ModelSpec
 
 SIZE = 40
 BOX = [[30.0, 20.0, 90.0, 80.0]]
 TASKS = ("landmarks", "glasses", "smile", "gender", "pose")
-UPRIGHT = np.array([[-0.15, -0.15], [0.15, -0.15], [0, 0], [-0.12, 0.15], [0.12, 0.15]])  # network coordinates
+SCALE = 1.2
+# Points in network coordinates whose face box is the box of their crop: a crop that shows them is not laid again.
+UPRIGHT = np.array([[-0.15, -0.15], [0.15, -0.15], [0, 0], [-0.12, 0.15], [0.12, 0.15]])
+UPRIGHT *= 1 / (SCALE * BOX_SIDE * np.hypot(*UPRIGHT.T).mean())
 
 
 def spec(tasks: Sequence[str] = ("landmarks",), **changes) -> ModelSpec:
@@ -27,7 +30,7 @@ def spec(tasks: Sequence[str] = ("landmarks",), **changes) -> ModelSpec:
         "attributes": {task: ATTRIBUTES[task] for task in tasks if task in ATTRIBUTES},
         "input_size": SIZE,
         "channels": 1,
-        "crop_scale": 1.2,
+        "crop_scale": SCALE,
     }
     return ModelSpec(**{**values, **changes})
 
@@ -39,13 +42,13 @@ class FakeSession:
         self.spec = spec
         self.answers = answers
         self.calls: list[tuple[np.ndarray, tuple[str, ...]]] = []
-        self.refined: list[bool] = []
+        self.located: list[bool] = []
 
-    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str], locate: bool = False) -> dict[str, np.ndarray]:
         assert crops.dtype == np.uint8
         assert crops.shape[1:] == (self.spec.channels, self.spec.input_size, self.spec.input_size)
         self.calls.append((crops, tuple(names)))
-        self.refined.append(refine)
+        self.located.append(locate)
         return {name: np.float32([self.answers[name](crop) for crop in crops]) for name in names}
 
 

@@ -176,6 +176,20 @@ def test_the_network_in_the_browser_says_what_python_says(visit, predict):
     assert visit.complaints == []
 
 
+def test_a_crop_that_was_off_is_laid_again_as_in_python(visit, predict, monkeypatch):
+    image = read_image(ASTRONAUT)
+    (face,) = predict(image)
+    x1, y1, x2, y2 = face.box.tolist()
+    side = x2 - x1
+    box = [x1 - 0.1 * side, y1 - 0.45 * side, x2 + 0.4 * side, y2 + 0.05 * side]
+    runs, run = [], predict._run
+    monkeypatch.setattr(predict, "_run", lambda *args, **choices: runs.append(args) or run(*args, **choices))
+    (expected,) = predict(image, boxes=[box])
+    assert len(runs) == 3
+    ((found,),) = visit.page.evaluate(PREDICT, [(png(image), [box])])
+    assert_same_face(found, expected.to_dict())
+
+
 def test_real_faces_in_the_browser(visit, predict, mtfl_root):
     images = [read_image(path) for path in sorted((mtfl_root / "lfw_5590").glob("*.jpg"))[:300:25]]
     pictures = [(image, [face.box.tolist() for face in predict(image)]) for image in images]
@@ -209,7 +223,7 @@ def test_the_page_smooths_as_python_does(visit, predict):
     """A face that drifts, turns through 180 degrees and stops smiling, in uneven steps of time."""
     rng = np.random.default_rng(5)
     (first,) = predict(ASTRONAUT)
-    smooth, faces, expected = FaceSmoother(predict.spec.thresholds), [], []
+    smooth, faces, expected = FaceSmoother(predict.spec.thresholds, predict.spec.priors), [], []
     times = np.cumsum(rng.uniform(0.02, 0.2, 12)).tolist()
     for i, time in enumerate(times):
         smiling = max(0.95 - 0.2 * i, 0.02)

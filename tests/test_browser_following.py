@@ -61,13 +61,6 @@ def test_a_face_is_followed_without_looking_for_it(follow):
         assert x == pytest.approx(100 + 5 * i, abs=8)  # smoothed
 
 
-def test_a_face_that_jumps_is_looked_at_again(follow):
-    """Its crop was off by a third of the face: once more through the points that were found in it."""
-    found = follow([[[200, 200, 100]]] * 3 + [[[233, 200, 100]]])
-    assert found["looks"] == 5
-    assert ids(found) == [[1]] * 4
-
-
 # --- leaving and returning ------------------------------------------------------------------------------------------
 
 

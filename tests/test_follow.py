@@ -6,16 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from fake_network import BOX, UPRIGHT, FakeDetector, FakeSession, noise, rich_session, spec
+from fake_network import BOX, SCALE, UPRIGHT, FakeDetector, FakeSession, noise, rich_session, spec
 
 from facemtl.errors import BoxError, ImageError
-from facemtl.geometry import BOX_SIDE, box_from_five, roll_of_five
+from facemtl.geometry import box_from_five, roll_of_five
 from facemtl.predictor import Predictor
 from facemtl.quality import FITTED
 
-SCALE = 1.2
-CENTRED = UPRIGHT - UPRIGHT.mean(axis=0)
-CENTRED *= 1 / (SCALE * BOX_SIDE * np.hypot(*CENTRED.T).mean())  # the points whose face box is the box of their crop
 RELATIVE = 0.02  # sigma over the side of the face box, of the networks here
 SIGMA = RELATIVE / SCALE
 
@@ -31,29 +28,29 @@ def network(*answers: np.ndarray, passes: int = 2, name: str = "fake") -> FakeSe
 
 
 def test_a_face_that_is_where_it_was_takes_one_pass() -> None:
-    session = network(CENTRED)
+    session = network(UPRIGHT)
     (face,) = Predictor(session).follow(noise(), np.array(BOX), [0.3])
     assert len(session.calls) == 1
     assert face.box.tolist() == BOX[0]
     assert face.score == 1.0
     assert box_from_five(face.landmarks) == pytest.approx(BOX[0], abs=1e-3)
-    assert roll_of_five(face.landmarks) == pytest.approx(0.3 + roll_of_five(CENTRED), abs=1e-4)
+    assert roll_of_five(face.landmarks) == pytest.approx(0.3 + roll_of_five(UPRIGHT), abs=1e-4)
     assert face.landmark_sigma == pytest.approx(5 * [RELATIVE * 60])
 
 
 @pytest.mark.parametrize(
     ("moved", "passes"),
     [
-        (CENTRED + np.array([0.07, 0]), 1),
-        (CENTRED + np.array([0.09, 0]), 2),  # over a twelfth of the crop's side
-        (CENTRED + np.array([0, -0.09]), 2),
-        (CENTRED * math.exp(0.1), 1),
-        (CENTRED * math.exp(-0.14), 2),
+        (UPRIGHT + np.array([0.07, 0]), 1),
+        (UPRIGHT + np.array([0.09, 0]), 2),  # over a twelfth of the crop's side
+        (UPRIGHT + np.array([0, -0.09]), 2),
+        (UPRIGHT * math.exp(0.1), 1),
+        (UPRIGHT * math.exp(-0.14), 2),
     ],
     ids=["near", "to the right", "up", "a little larger", "smaller"],
 )
 def test_only_a_crop_that_was_off_is_laid_again(moved: np.ndarray, passes: int) -> None:
-    session = network(moved, CENTRED)
+    session = network(moved, UPRIGHT)
     (face,) = Predictor(session).follow(noise(), np.array(BOX), [0.0])
     assert len(session.calls) == passes
     x, y = (moved.mean(axis=0) * SCALE * 60).tolist()  # the middle of the points: that of the second crop, if any
@@ -61,7 +58,7 @@ def test_only_a_crop_that_was_off_is_laid_again(moved: np.ndarray, passes: int) 
 
 
 def test_of_several_faces_only_those_that_were_off_are_looked_at_again() -> None:
-    session = network(CENTRED, CENTRED + 0.2, CENTRED)
+    session = network(UPRIGHT, UPRIGHT + 0.2, UPRIGHT)
     boxes = np.array([BOX[0], [10, 10, 50, 50], [80, 40, 120, 80]], dtype=float)
     faces = Predictor(session).follow(noise(), boxes, [0.0, 0.0, 0.0])
     assert [len(crops) for crops, _ in session.calls] == [3, 1]
@@ -70,8 +67,8 @@ def test_of_several_faces_only_those_that_were_off_are_looked_at_again() -> None
 
 def test_it_is_the_later_pass_of_the_plain_call() -> None:
     """Two passes in a box, or the second alone in the box and roll of the first one's points: the same crop."""
-    first = CENTRED @ np.array([[0.96, 0.28], [-0.28, 0.96]]) * 0.9 + [0.05, -0.03]
-    plain, following = network(first, CENTRED), network(CENTRED)
+    first = UPRIGHT @ np.array([[0.96, 0.28], [-0.28, 0.96]]) * 0.9 + [0.05, -0.03]
+    plain, following = network(first, UPRIGHT), network(UPRIGHT)
     (whole,) = Predictor(plain)(noise(), BOX)
     points = np.array([60 - 0.5, 50 - 0.5]) + 0.5 + first * SCALE * 60
     (later,) = Predictor(following).follow(noise(), box_from_five(points)[None], [roll_of_five(points)])
@@ -80,14 +77,14 @@ def test_it_is_the_later_pass_of_the_plain_call() -> None:
 
 
 def test_a_model_of_one_pass_gets_upright_crops_and_no_second() -> None:
-    session = network(CENTRED + 0.3, passes=1)
+    session = network(UPRIGHT + 0.3, passes=1)
     (face,) = Predictor(session).follow(noise(), np.array(BOX), [0.5])
     assert len(session.calls) == 1
-    assert roll_of_five(face.landmarks) == pytest.approx(roll_of_five(CENTRED), abs=1e-4)
+    assert roll_of_five(face.landmarks) == pytest.approx(roll_of_five(UPRIGHT), abs=1e-4)
 
 
 def test_no_boxes_no_faces_and_bad_input_is_an_error() -> None:
-    predict = Predictor(network(CENTRED))
+    predict = Predictor(network(UPRIGHT))
     assert predict.follow(noise(), np.zeros((0, 4)), []) == []
     with pytest.raises(BoxError):
         predict.follow(noise(), np.array([[0, 0, 0, 5.0]]), [0.0])
@@ -105,14 +102,14 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_quality_is_logistic_in_the_logarithm_of_sigma_over_side(fitted: None) -> None:
     """Log-odds 2 * log(0.04 / 0.02): odds of 4 to 1."""
-    predict = Predictor(network(CENTRED), detector=FakeDetector(BOX, [0.9]))
+    predict = Predictor(network(UPRIGHT), detector=FakeDetector(BOX, [0.9]))
     assert predict(noise())[0].quality == pytest.approx(0.8, abs=1e-4)
     assert predict(noise(), BOX)[0].quality == pytest.approx(0.8, abs=1e-4)
     assert predict.follow(noise(), np.array(BOX), [0.0])[0].quality == pytest.approx(0.8, abs=1e-4)
 
 
 def test_a_model_that_was_not_fitted_has_none() -> None:
-    assert Predictor(network(CENTRED))(noise(), BOX)[0].quality is None
+    assert Predictor(network(UPRIGHT))(noise(), BOX)[0].quality is None
 
 
 def test_points_all_in_one_place_are_no_face(fitted: None) -> None:

@@ -116,11 +116,39 @@ def test_the_second_crop_is_laid_upright_through_the_first_points(degrees):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3])
-def test_attributes_auxiliary_heads_and_the_refiner_wait_for_the_last_pass(passes):
+def test_attributes_and_auxiliary_heads_wait_for_the_last_pass(passes):
     session = full_session(passes=passes, flip=True)
     Predictor(session)(noise(), BOX)
-    assert session.refined == [False] * (passes - 1) + [True]
+    assert session.located == [False] * passes
     assert [tasks for _, tasks in session.calls] == [("landmarks",)] * (passes - 1) + [session.spec.tasks]
+
+
+@pytest.mark.parametrize(("passes", "located"), [(1, [False]), (2, [True, False]), (3, [True, False, False])])
+def test_a_locator_has_the_first_pass_of_several_and_a_crop_of_its_own_scale(passes, located):
+    locator = spec(crop_scale=1.6, input_size=SIZE // 2)
+    session = FakeSession(spec(passes=passes, locator=locator), landmarks=lambda crop: UPRIGHT)
+    image = noise()
+    Predictor(session)(image, BOX)
+    assert session.located == located
+    through = crop_matrix(box_from_five([60, 50] + 60 * 1.6 * UPRIGHT), SIZE, 1.2)
+    laid = [crop_matrix(BOX[0], SIZE, 1.6), through] if passes > 1 else [crop_matrix(BOX[0], SIZE, 1.2)]
+    for (crops, _), matrix in zip(session.calls, laid, strict=False):
+        shown = cv2.cvtColor(warp_crop(image, matrix, SIZE), cv2.COLOR_BGR2GRAY)
+        assert np.abs(crops[0, 0].astype(int) - shown).max() <= 1
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_a_last_crop_that_was_off_is_laid_once_more_where_there_are_several(passes):
+    """Of three faces the second is found a third of a crop away in the last pass: as after a box far off."""
+    far, near = (UPRIGHT + np.array([x, 0]) for x in (0.3, 0.01))
+    answers = iter([*[UPRIGHT] * 3 * (passes - 1), UPRIGHT, far, UPRIGHT, near])
+    session = FakeSession(spec(passes=passes), landmarks=lambda crop: next(answers))
+    boxes = [[30.0, 20, 90, 80], [40.0, 10, 100, 70], [20.0, 30, 80, 90]]
+    faces = Predictor(session)(noise(), boxes)
+    assert [len(crops) for crops, _ in session.calls] == ([3] if passes == 1 else [3] * passes + [1])
+    middles = [face.landmarks.mean(axis=0).tolist() for face in faces]
+    moved = 70 + 72 * (0.3 if passes == 1 else 0.31)
+    assert middles == [pytest.approx(m, abs=0.01) for m in ([60, 50], [moved, 40], [50, 60])]
 
 
 @pytest.mark.parametrize("place", [(0.0, 0.0), (0.1, -0.2)])

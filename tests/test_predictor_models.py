@@ -67,14 +67,18 @@ def test_a_further_schema_gives_its_points_where_the_main_ones_lay_the_crops():
     session = rich_session(passes=2)
     predict = Predictor(session, schema="ibug68")
     (face,) = predict(noise(), BOX)
-    assert [names for _, names in session.calls] == [("landmarks",), ("landmarks_ibug68", "smile", "angles")]
+    assert [names for _, names in session.calls] == [
+        ("landmarks",),
+        ("landmarks_ibug68", "smile", "angles", "landmarks"),
+    ]
     assert face.schema == predict.schema == "ibug68"
     assert face.landmarks.shape == (68, 2)
     assert face.landmark_sigma is None
     five = Predictor(session)(noise(), BOX)[0]
     assert five.schema == "mtfl5"
-    # Both lie in the same crop, in which the main points run from -0.15 to 0.15 in x and the others from -0.4 to 0.4.
-    assert np.ptp(face.landmarks[:, 0]) / np.ptp(five.landmarks[:, 0]) == pytest.approx(0.8 / 0.3, rel=1e-4)
+    # Both lie in the same crop, in which the others run from -0.4 to 0.4 in x.
+    expected = 0.8 / np.ptp(UPRIGHT[:, 0])
+    assert np.ptp(face.landmarks[:, 0]) / np.ptp(five.landmarks[:, 0]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_model_without_points_gives_none():

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facemtl.errors import FaceMTLError
+from facemtl.landmarks import POINTS
 from facemtl.predictor import Predictor
 from facemtl.session import OnnxSession
 from facemtl.weights import DEFAULT_MODEL, find_model
@@ -95,9 +96,9 @@ def benchmark_prediction(model: str, threads: int) -> None:
         f"as shipped ({default}), 64 faces at once": (lambda: predict.batch(crowd, [boxes] * 64), 64),
         "with the detector, 640 x 480 picture": (repeat(lambda: predict(picture), 5), 5),
     }
-    if spec.refine:
-        coarse = repeat(lambda: session.run(crop, spec.tasks, refine=False), 500)
-        cases["network alone, one crop, points not refined"] = (coarse, 500)
+    if spec.locator:
+        located = repeat(lambda: session.run(crop, [POINTS], locate=True), 500)
+        cases["locator alone, one crop"] = (located, 500)
     print(f"{spec.name}, {threads} CPU thread(s), milliseconds a face: median (fastest, slowest) of {ROUNDS} rounds")
     for name, values in in_turn(cases).items():
         low, middle, high = (1000 * f(values) for f in (min, statistics.median, max))

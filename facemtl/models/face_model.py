@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +41,8 @@ class FaceModel(nn.Module):
         refiner: moves the main points by what the first two maps that their head's task reads show around them, or
             None.
         cascade: which heads also read what others have said, or None.
+        locator: a far smaller network of crops whose side is a whole fraction of these, whose main points are good
+            enough to lay the crop through, or None.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class FaceModel(nn.Module):
         heads: Mapping[str, nn.Module],
         refiner: LocalRefiner | None = None,
         cascade: Cascade | None = None,
+        locator: FaceModel | None = None,
     ) -> None:
         super().__init__()
         self.standardise = Standardise()
@@ -57,18 +59,23 @@ class FaceModel(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.refiner = refiner
         self.cascade = cascade or Cascade(tuple(heads), {})
+        self.locator = locator
 
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.heads)
 
-    def forward(self, images: Tensor, refine: bool | Tensor = True) -> dict[str, Tensor]:
+    def locate(self, images: Tensor) -> Tensor:
+        """uint8 crops (N, C, S, S) -> (N, K, 2) what the locator says of the main points, in network coordinates."""
+        images = images.float()
+        return self.locator(F.avg_pool2d(images, images.shape[-1] // self.locator.backbone.input_size))[POINTS]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 crops (N, C, S, S), grey or BGR -> name -> output.
 
         ``landmarks`` and points of further schemas are (N, K, 2) in network coordinates
         (:func:`facemtl.geometry.points_to_crop`), ``landmark_sigma`` (N, K) likewise, ``angles`` (N, 3) degrees; every
-        other task is (N, classes) logits. Without ``refine`` a refiner is left out; if that is a boolean scalar, an
-        exported graph has a branch.
+        other task is (N, classes) logits.
         """
         images = self.standardise(images)
         if isinstance(self.backbone, Sharing):
@@ -94,17 +101,7 @@ class FaceModel(nn.Module):
         if self.refiner is not None:
             # The head learns from its own points, not through what the refiner makes of them.
             coarse = outputs[POINTS]
-            outputs[POINTS] = self._refined(read[POINTS][1:3], coarse.detach(), refine)
+            outputs[POINTS] = self.refiner(read[POINTS][1:3], coarse.detach())
             if self.training:
                 outputs[COARSE] = coarse
         return outputs
-
-    def _refined(self, fine: Sequence[Tensor], points: Tensor, refine: bool | Tensor) -> Tensor:
-        if isinstance(refine, Tensor):
-            return torch.cond(refine, self.refiner, _copied, (fine, points))
-        return self.refiner(fine, points) if refine else points
-
-
-def _copied(fine: Sequence[Tensor], points: Tensor) -> Tensor:
-    """The other branch: what a branch gives must be its own."""
-    return points.clone()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from facemtl.errors import DeviceError
+from facemtl.landmarks import POINTS
 from facemtl.models.face_model import FaceModel
 from facemtl.models.files import load_model
 from facemtl.weights import ModelSpec
@@ -47,7 +48,8 @@ class TorchSession:
             torch.set_num_threads(threads)
         return cls(*load_model(path), where)
 
-    def run(self, crops: np.ndarray, names: Sequence[str], refine: bool = True) -> dict[str, np.ndarray]:
+    def run(self, crops: np.ndarray, names: Sequence[str], locate: bool = False) -> dict[str, np.ndarray]:
+        images = torch.from_numpy(crops).to(self._device)
         with torch.inference_mode():
-            outputs = self._model(torch.from_numpy(crops).to(self._device), refine)
+            outputs = {POINTS: self._model.locate(images)} if locate else self._model(images)
         return {name: outputs[name].cpu().numpy() for name in names}

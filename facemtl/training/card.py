@@ -139,6 +139,7 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "flip": spec.flip,
         "points_head": spec.points_head,
         "uncertainty": spec.uncertainty,
+        **({"locator": _described(spec.locator)} if spec.locator else {}),
     }
 
 
@@ -216,15 +217,20 @@ def card_calibration(predictions: Predictions, spec: ModelSpec) -> dict[str, Any
         predictions: of the calibrated model, on ``CALIBRATED_ON``.
         spec: its description.
     """
-    checked = check(recalibrated(predictions, Calibration(), Calibration.of(spec)), offsets=spec.offsets)
+    checked = check(recalibrated(predictions, Calibration(), Calibration.of(spec)), priors=spec.priors)
     kept: dict[str, Any] = {"measured_on": CALIBRATED_ON, "target": _percent(checked["target"])}
     for task, figures in checked["attributes"].items():
         kept[task] = {
-            **({"offsets": [round(value, 3) for value in spec.offsets[task]]} if task in spec.offsets else {}),
+            **{
+                name: [round(value, 3) for value in values[task]]
+                for name, values in (("prior", spec.priors), ("offsets", spec.offsets))
+                if task in values
+            },
             "temperature": round(spec.temperatures.get(task, 1.0), 3),
             "threshold": round(spec.thresholds.get(task, 0.0), 3),
             "ece_before": [round(value, 3) for value in figures["ece_before"]],
             "ece_after": [round(value, 3) for value in figures["ece_after"]],
+            "ece_by_chance": [round(value, 3) for value in figures["ece_by_chance"]],
             "coverage": _percent(figures["coverage"]),
             "answered_accuracy": _percent(figures["answered_accuracy"] or 0.0),
         }

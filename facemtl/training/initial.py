@@ -47,6 +47,8 @@ def start_from(model: FaceModel, recipe: Recipe) -> None:
             f"{source} has the tasks {', '.join(spec.tasks)}, and cross-stitch units mix tasks by their place: keep "
             "tasks as they were, or start from a model of another sharing"
         )
+    # A locator is added to a network that is done (tools/add_locator.py).
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("locator.")}
     found = {_renamed(name, spec.schema, recipe.schema): value for name, value in tensors.items()}
     given = {_new_name(task, spec.schema, recipe.schema) for task in spec.tasks}
     gone, new = given - set(model.tasks), set(model.tasks) - given

@@ -67,13 +67,22 @@ function attribute(task, logits, spec) {
   const labels = spec.attributes[task];
   const offsets = spec.offsets[task] ?? labels.map(() => 0);
   const shares = softmax(logits.map((value, k) => value + offsets[k]), spec.temperatures[task] ?? 1);
-  const best = shares.indexOf(Math.max(...shares));
+  const relative = relativeShares(shares, spec.priors[task]);
+  const best = relative.indexOf(Math.max(...relative));
   return {
     label: labels[best],
     confidence: rounded(shares[best], 6),
     probabilities: Object.fromEntries(labels.map((label, k) => [label, rounded(shares[k], 6)])),
     certain: shares[best] >= (spec.thresholds[task] ?? 0),
   };
+}
+
+// Probabilities had all classes been equally common: a label is the greatest of these.
+export function relativeShares(shares, prior) {
+  if (!prior) return shares;
+  const relative = shares.map((share, k) => share / prior[k]);
+  const total = relative.reduce((sum, value) => sum + value, 0);
+  return relative.map((value) => value / total);
 }
 
 function softmax(logits, temperature) {

@@ -1,6 +1,7 @@
 // Faces through the frames of a camera: the next crop comes from the last points, and the detector rarely runs.
 // A small relative of facemtl/track.py: who comes back is decided by the same rule, motion.mjs.
 import { boxFromFive, mean, rollOfFive, toFive } from "./geometry.mjs";
+import { relativeShares } from "./decode.mjs";
 import { overlap } from "./detect.mjs";
 import { assign, isClear, Motion } from "./motion.mjs";
 
@@ -23,7 +24,7 @@ export class Follower {
   async follow(picture, time) {
     this.frame++;
     const before = this.tracks;
-    this.tracks = this.keep(await this.look(picture), picture, time);
+    this.tracks = this.keep(await this.predictor.describe(picture, this.tracks), picture, time);
     const lost = this.forget(before);
     const since = this.frame - this.detected;
     if (lost || since >= (this.tracks.length && !this.lost.length ? EVERY : SEARCH)) await this.detect(picture, time);
@@ -57,28 +58,6 @@ export class Follower {
     const gone = before.filter((track) => !this.tracks.includes(track));
     this.lost.push(...gone);
     return gone.length;
-  }
-
-  // What is in the crops of the last points; again through the new ones where those crops were off (Predictor.follow).
-  async look(picture) {
-    const looked = await this.predictor.describe(picture, this.tracks);
-    const again = looked.map(({ five }, i) => {
-      const box = five && boxFromFive(five, this.model.box_side);
-      const better = box && { box, roll: rollOfFive(five), score: this.tracks[i].score };
-      return better && this.wasOff(this.tracks[i], better) ? better : null;
-    });
-    const repeated = await this.predictor.describe(picture, again.filter(Boolean));
-    return looked.map((look, i) => (again[i] ? repeated.shift() : look));
-  }
-
-  wasOff(old, better) {
-    const { spec, crop_off: off, crop_resized: resized } = this.model;
-    const side = (old.box[2] - old.box[0]) * spec.crop_scale;
-    const apart = Math.hypot(...[0, 1].map((k) => better.box[k] + better.box[k + 2] - old.box[k] - old.box[k + 2])) / 2;
-    const grown = Math.abs(Math.log((better.box[2] - better.box[0]) / (old.box[2] - old.box[0])));
-    const turn = Math.abs(better.roll - old.roll);
-    const turned = Math.min(turn, 2 * Math.PI - turn) / 2;
-    return spec.passes > 1 && (apart > off * side || Math.max(grown, turned) > resized);
   }
 
   // The detector's word: it ends what it has missed twice, and begins what is new or back.
@@ -217,7 +196,8 @@ export class FaceSmoother {
     const labels = Object.keys(probabilities);
     const [shares] = this.shares[name].smooth([Object.values(probabilities)], time);
     const smooth = Object.fromEntries(labels.map((label, k) => [label, shares[k]]));
-    const label = this.labels[name].show(smooth, time);
+    const relative = relativeShares(shares, this.model.spec.priors[name]);
+    const label = this.labels[name].show(Object.fromEntries(labels.map((label, k) => [label, relative[k]])), time);
     const confidence = smooth[label];
     return {
       label,

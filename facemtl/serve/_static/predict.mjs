@@ -1,7 +1,7 @@
 // Picture in, faces out, as facemtl/predictor.py: detect, crop, run the network, refine, put the answers back.
 import { averageMirrored, describeFace, imagePoints } from "./decode.mjs";
 import { Detector } from "./detect.mjs";
-import { boxFromFive, cropMatrix, rollOfFive, toFive, warpCrop } from "./geometry.mjs";
+import { applyAffine, boxFromFive, cropMatrix, cropRoll, cropSide, rollOfFive, toFive, warpCrop } from "./geometry.mjs";
 
 // The networks of the document /model.json, in onnxruntime-web; loaded is called with the name of each.
 export async function loadPredictor(model, loaded = () => {}) {
@@ -19,11 +19,11 @@ export async function loadPredictor(model, loaded = () => {}) {
     });
     loaded(name);
   }
-  async function run(name, data, shape, refine = true) {
+  async function run(name, data, shape, locate = false) {
     const session = sessions[name];
     const tensor = new ort.Tensor(data instanceof Uint8Array ? "uint8" : "float32", data, shape);
     const inputs = { [session.inputNames[0]]: tensor };
-    if (session.inputNames.includes("refine")) inputs.refine = new ort.Tensor("bool", [refine], []);
+    if (session.inputNames.includes("locate")) inputs.locate = new ort.Tensor("bool", [locate], []);
     const outputs = await session.run(inputs);
     return name === "face" ? outputs : session.outputNames.map((output) => outputs[output]);
   }
@@ -31,7 +31,7 @@ export async function loadPredictor(model, loaded = () => {}) {
 }
 
 export class Predictor {
-  // run(name, data, shape, refine): the outputs of a network; by their names for "face", in their order for the detector's
+  // run(name, data, shape, locate): the outputs of a network; by their names for "face", in their order for the detector's
   constructor(run, model) {
     this.run = run;
     this.model = model;
@@ -51,33 +51,69 @@ export class Predictor {
     const { spec, schemas } = this.model;
     const { input_size: size, crop_scale: scale } = spec;
     const older = found.every(({ roll }) => roll !== undefined);
-    let matrices = found.map(({ box, roll }) => cropMatrix(box, size, scale, spec.passes > 1 ? roll : 0));
-    for (let pass = 1; pass < (older ? 1 : spec.passes); pass++) {
-      const { landmarks } = await this.read(picture, matrices, false);
+    const passes = older ? 1 : spec.passes;
+    const locator = passes > 1 ? spec.locator : null;
+    const first = locator ? locator.crop_scale : scale;
+    let matrices = found.map(({ box, roll }) => cropMatrix(box, size, first, spec.passes > 1 ? roll : 0));
+    for (let pass = 1; pass < passes; pass++) {
+      const { landmarks } = await this.read(picture, matrices, { locate: pass === 1 && locator !== null });
       matrices = matrices.map((matrix, i) => {
         const five = toFive(imagePoints(landmarks[i], matrix, size), schemas[spec.schema].five);
-        const box = boxFromFive(five, this.model.box_side);
-        return box ? cropMatrix(box, size, scale, rollOfFive(five)) : matrix;
+        return this.through(five) ?? matrix;
       });
     }
-    const outputs = await this.read(picture, matrices);
+    const looked = await this.look(picture, found, matrices);
+    if (spec.passes === 1) return looked;
+    // Once more where the points say that their crop was off.
+    const better = looked.map(({ five }, i) => {
+      const through = five && this.through(five);
+      return through && this.wasOff(matrices[i], through) ? through : null;
+    });
+    const off = found.filter((_, i) => better[i]);
+    const repeated = off.length ? await this.look(picture, off, better.filter(Boolean)) : [];
+    return looked.map((look, i) => (better[i] ? repeated.shift() : look));
+  }
+
+  // The crop upright around five points; null where they are no face (all in one place).
+  through(five) {
+    const { input_size: size, crop_scale: scale } = this.model.spec;
+    const box = boxFromFive(five, this.model.box_side);
+    return box ? cropMatrix(box, size, scale, rollOfFive(five)) : null;
+  }
+
+  // Whether the middles of two crops, or their sides, are far apart.
+  wasOff(matrix, better) {
+    const { spec, crop_off: off, crop_resized: resized } = this.model;
+    const size = spec.input_size;
+    const side = cropSide(matrix, size);
+    const [x, y] = applyAffine(matrix, [(size - 1) / 2, (size - 1) / 2]);
+    const [betterX, betterY] = applyAffine(better, [(size - 1) / 2, (size - 1) / 2]);
+    const turn = Math.abs(cropRoll(better) - cropRoll(matrix));
+    const turned = Math.min(turn, 2 * Math.PI - turn) / 2;
+    const grown = Math.abs(Math.log(cropSide(better, size) / side));
+    return Math.hypot(betterX - x, betterY - y) > off * side || Math.max(grown, turned) > resized;
+  }
+
+  // [{face, five}] of these crops, in a single pass.
+  async look(picture, found, matrices) {
+    const { spec, schemas } = this.model;
+    const outputs = await this.read(picture, matrices, { flip: spec.flip });
     return found.map(({ box, score }, i) => {
       const row = Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[i]]));
       const face = describeFace(box, score, row, matrices[i], this.model);
-      const points = row.landmarks && imagePoints(row.landmarks, matrices[i], size);
+      const points = row.landmarks && imagePoints(row.landmarks, matrices[i], spec.input_size);
       return { face, five: points ? toFive(points, schemas[spec.schema].five) : null };
     });
   }
 
-  // Name -> an array of numbers a crop; mirrored crops and refined points are for the last pass.
-  async read(picture, matrices, last = true) {
+  // Name -> an array of numbers a crop: the network's, or its locator's, which knows nothing but the main points.
+  async read(picture, matrices, { flip = false, locate = false } = {}) {
     const { channels, input_size: size } = this.model.spec;
-    const flip = last && this.model.spec.flip;
     const crops = matrices.map((matrix) => planes(warpCrop(picture, matrix, size), channels));
     if (flip) crops.push(...crops.map((crop) => mirrored(crop, size)));
     const data = new Uint8Array(crops.length * channels * size * size);
     crops.forEach((crop, i) => data.set(crop, i * crop.length));
-    const outputs = await this.run("face", data, [crops.length, channels, size, size], last);
+    const outputs = await this.run("face", data, [crops.length, channels, size, size], locate);
     const rows = {};
     for (const [name, { data: values, dims }] of Object.entries(outputs)) {
       const width = values.length / dims[0];
