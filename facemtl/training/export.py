@@ -99,12 +99,13 @@ def _convert(model: FaceModel, spec: ModelSpec) -> onnx.ModelProto:
     RemoveUnusedNodesPass()(program.model)  # runtimes warn of constants that the exporter leaves behind a branch
     proto = program.model_proto
     _own_constants(proto.graph)
+    _forget_origins(proto.graph)
     onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
     return proto
 
 
 def _own_constants(graph: onnx.GraphProto) -> None:
-    """Give each branch the constants that it reads, and leave out where in Python its nodes come from.
+    """Give each branch the constants that it reads.
 
     The exporter puts all of them beside the branches, where ONNX Runtime does not lay them out anew for the
     processor (its NchwcTransformer looks into a branch's own alone): the network took 1.5 times as long.
@@ -117,11 +118,21 @@ def _own_constants(graph: onnx.GraphProto) -> None:
     for branch in branches:
         names = {name for node in branch.node for name in node.input}
         branch.initializer.extend(constants[name] for name in constants if name in names)
-        for node in branch.node:
-            node.ClearField("metadata_props")
     kept = [constant for name, constant in constants.items() if name in read]
     graph.ClearField("initializer")
     graph.initializer.extend(kept)
+
+
+def _forget_origins(graph: onnx.GraphProto) -> None:
+    """Leave out where in Python each node comes from: paths of the machine that exported, and a megabyte of them."""
+    graph.ClearField("metadata_props")
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _forget_origins(attribute.g)
 
 
 def parity(model: FaceModel, spec: ModelSpec, path: Path) -> dict[str, float]:
