@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ def teach(
 ) -> CropCache:
     """The cache with what the teachers say of its patches, read from ``folder`` if they were asked before.
 
+    Where it is taught something already (:mod:`facemtl.training.peer_points`), that and their mean count alike.
+
     Args:
         teachers: model files; a task is taught by those that have it.
         tasks: of the student; those that no teacher has are not taught.
@@ -70,7 +73,10 @@ def teach(
         write_beside(path, lambda partial: _save(partial, answers))
     with np.load(path) as stored:
         taught = {task: stored[task] for task in stored.files}
-    return CropCache(cache.patches, cache.points, cache.labels, cache.schema, cache.angles, taught)
+    for task, values in cache.taught.items():
+        answers = taught.get(task, values)
+        taught[task] = np.where(np.isfinite(values), (answers + values) / 2, answers)
+    return replace(cache, taught=taught)
 
 
 def ask(

@@ -46,6 +46,8 @@ class Recipe:
         frozen: modules that stay as ``init`` has them, such as ``backbone`` or ``heads.smile``.
         thaws: frozen modules -> epochs after which they are trained all the same.
         teachers: model files whose averaged predictions are learned too (:mod:`facemtl.training.distillation`).
+        peer_points: folder of tools/peer_points.py, what another program found on the same pictures: one more teacher
+            of points (:mod:`facemtl.training.peer_points`); empty for none.
         taught: tasks that teachers teach; empty for all that they know.
         lesson: share of the teachers in the loss of each task that they know; the labels have the rest. A refiner
             learns from teachers that have one themselves.
@@ -104,6 +106,7 @@ class Recipe:
     frozen: tuple[str, ...] = ()
     thaws: Mapping[str, float] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
+    peer_points: str = ""
     taught: tuple[str, ...] = ()
     lesson: float = 0.5
     crop_scale: float = 1.2

@@ -14,6 +14,7 @@ from facemtl.data.sets import data_root, read_split
 from facemtl.errors import ConfigError, DataError
 from facemtl.face import ANGLES_TASK
 from facemtl.landmarks import POINTS, points_task
+from facemtl.training.peer_points import with_peer_points
 from facemtl.training.recipe import Recipe
 from facemtl.training.robust import with_wrong_labels
 
@@ -54,7 +55,13 @@ class TrainingData:
         def cut(samples: list[FaceSample]) -> CropCache:
             return build_cache(samples, cache, recipe.patch_size, channels, progress)
 
-        used = {name: _used_rows(cut(samples), recipe) for name, samples in train.items()}
+        def taught(name: str, cache: CropCache) -> CropCache:
+            if not recipe.peer_points:
+                return cache
+            path, tasks = Path(recipe.peer_points) / f"{name}.npz", recipe.taught or recipe.tasks
+            return with_peer_points(cache, train[name], path, tasks, recipe.schema)
+
+        used = {name: _used_rows(taught(name, cut(samples)), recipe) for name, samples in train.items()}
         if len(used[recipe.data]) < recipe.batch_size:
             raise DataError(f"{len(used[recipe.data])} training faces do not fill one batch of {recipe.batch_size}")
         return cls(used, {name: cut(samples) for name, samples in heldout.items()})
