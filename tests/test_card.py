@@ -184,3 +184,6 @@ def test_a_card_names_the_sets_and_the_teachers_of_the_training(monkeypatch):
     assert ship.training_of(Recipe("tiny").to_dict(), "HEAD") == plain
     mix = {"mtfl": 2.0, "utkface": 1.0}
     assert ship.training_of(Recipe("tiny", mix=mix).to_dict(), "HEAD") == plain | {"mix": mix}
+    taught = Recipe("tiny", teachers=("a.safetensors",), peer_points="runs/mesh").to_dict()
+    lessons = {"teachers": ["a.safetensors"], "peer_points": "runs/mesh"}
+    assert ship.training_of(taught, "HEAD") == plain | lessons

@@ -80,7 +80,7 @@ def training_of(recipe: dict[str, Any], commit: str) -> dict[str, Any]:
         "commit": subprocess.run(revision, capture_output=True, text=True, check=True).stdout.strip(),
         "data": recipe["data"],
     }
-    return made | {key: recipe[key] for key in ("mix", "teachers", "init") if recipe.get(key)}
+    return made | {key: recipe[key] for key in ("mix", "teachers", "peer_points", "init") if recipe.get(key)}
 
 
 if __name__ == "__main__":
