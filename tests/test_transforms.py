@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -316,6 +317,25 @@ def test_every_pixel_step_works_alone():
             result = step(image=image)["image"]
             assert (result.shape, result.dtype) == (shape, np.uint8), step
             assert not np.array_equal(result, image), step
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_pixel_step_moves_what_a_picture_shows(channels):
+    # albumentations' own low resolution moves it by 1.1 pixels to the right and down.
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=(40, 80, 80, 3))
+    pictures = [cv2.normalize(cv2.GaussianBlur(n, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX) for n in noise]
+    pictures = [np.uint8(picture if channels == 3 else picture[..., 0]) for picture in pictures]
+    window = cv2.createHanningWindow((80, 80), cv2.CV_64F)
+
+    def grey(picture: np.ndarray) -> np.ndarray:
+        return np.float64(picture if channels == 1 else picture.mean(axis=2))
+
+    for step in pixel_transform(channels).transforms:
+        alone = A.Compose([step], seed=5)
+        alone.transforms[0].p = 1.0
+        moved = [cv2.phaseCorrelate(grey(p), grey(alone(image=p)["image"]), window)[0] for p in pictures]
+        assert np.abs(np.mean(moved, axis=0)).max() < 0.1, (type(step).__name__, np.mean(moved, axis=0))
 
 
 def test_disturbed_faces_are_still_the_same_faces():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version on import otherwise
 
 import albumentations as A
+import cv2
 import numpy as np
 
 from facemtl.data.cache import CropCache
@@ -50,12 +51,16 @@ ROUGH_JITTER = Jitter(shift_x=0.12, shift_y=0.12, scale=0.16, roll=12.0, upright
 
 
 def pixel_transform(channels: int) -> A.Compose:
-    """Light, contrast, blur, low resolution, JPEG, noise, occlusion, each now and then; colour where there is any."""
+    """Light, contrast, blur, low resolution, JPEG, noise, occlusion, each now and then; colour where there is any.
+
+    None of them moves what a picture shows, on which albumentations' defaults do not insist.
+    """
     steps: list[A.BasicTransform] = [
         A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=0.3),
         A.RandomGamma(gamma_limit=(60, 160), p=0.2),
-        A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 5))], p=0.1),
-        A.Downscale(scale_range=(0.4, 0.8), p=0.1),
+        A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 5), allow_shifted=False)], p=0.1),
+        # By nearest neighbours, the default, everything would move by a pixel to the right and down.
+        A.Downscale((0.4, 0.8), {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}, p=0.1),
         A.ImageCompression(quality_range=(30, 90), p=0.1),
         A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
         A.CoarseDropout(
