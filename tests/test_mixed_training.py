@@ -19,6 +19,7 @@ from tiny_training import (
     train_quietly,
 )
 
+from facemtl.data.turning import with_turned
 from facemtl.errors import ConfigError, ModelError
 from facemtl.models.files import load_model, save_model
 from facemtl.training.batches import Batch
@@ -100,6 +101,18 @@ def test_the_log_tells_every_set_and_how_many_labels_there_were(tmp_path, data):
     ):
         assert {key.removeprefix(prefix) for key in first if key.startswith(prefix)} == figures
     assert all(np.isfinite(float(value)) for value in first.values())
+
+
+def test_copies_of_turned_faces_are_learned_from(tmp_path, folder, faces):
+    recipe = tiny_recipe(turned=1.0, epochs=1)
+    data = tiny_data(recipe, faces, folder / "cache")
+    copies = len(with_turned(data.train["mtfl"], 1.0, "mtfl5", recipe.seed)) - 32
+    assert copies >= 8
+    assert train_quietly(recipe, data, tmp_path)
+    (row,) = read_log(tmp_path)
+    seen = (32 + copies) // 8 * 8  # whole batches
+    assert int(row["labelled/landmarks"]) == int(row["labelled/smile"]) == seen
+    assert seen - copies <= int(row["labelled/pose"]) <= 32
 
 
 def test_readable_figures_by_hand():
@@ -241,7 +254,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(tmp_p
 
 
 def test_a_training_of_several_sets_with_a_teacher_continues_bitwise(tmp_path, data, teacher):
-    recipe = mixed_recipe(teachers=(str(teacher),), lesson=0.5)
+    recipe = mixed_recipe(teachers=(str(teacher),), lesson=0.5, turned=0.25)
     assert train_quietly(recipe, data, tmp_path / "whole")
     for stop in (3, 9, 11):
         assert not train_quietly(recipe, data, tmp_path / "stopped", max_steps=stop)

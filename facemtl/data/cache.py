@@ -72,6 +72,19 @@ class CropCache:
             sides=None if self.sides is None else self.sides[rows],
         )
 
+    def joined(self, other: CropCache) -> CropCache:
+        """The patches of both, in memory; ``other`` has the same kinds of labels."""
+        both = lambda mine, others: None if mine is None else np.concatenate([mine, others])  # noqa: E731
+        return replace(
+            self,
+            patches=both(self.patches, other.patches),
+            points=both(self.points, other.points),
+            labels={task: both(values, other.labels[task]) for task, values in self.labels.items()},
+            angles=both(self.angles, other.angles),
+            taught={task: both(values, other.taught[task]) for task, values in self.taught.items()},
+            sides=both(self.sides, other.sides),
+        )
+
 
 def build_cache(
     samples: Sequence[FaceSample], folder: str | Path, patch_size: int, channels: int, progress: bool = True

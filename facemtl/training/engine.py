@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from facemtl.data.device_transforms import DeviceAugmentation
+from facemtl.data.turning import with_turned
 from facemtl.errors import ConfigError
 from facemtl.files import write_beside
 from facemtl.landmarks import POINTS
@@ -103,6 +104,9 @@ def train(
                 for name, cache in data.train.items()
             }
         data = replace(data, train=lessons)
+    if recipe.turned:  # after the teachers, who know a face best as it was taken
+        turned = {n: with_turned(cache, recipe.turned, recipe.schema, recipe.seed) for n, cache in data.train.items()}
+        data = replace(data, train=turned)
     run = Run(recipe, data, out, where)
     if (out / CHECKPOINT).is_file():
         run.progress = load_checkpoint(out / CHECKPOINT, recipe.to_dict(), *run.parts())

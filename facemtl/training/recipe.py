@@ -25,7 +25,7 @@ from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
 AUGMENT_ON = ("workers", "device")
-SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels")
+SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels", "turned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class Recipe:
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
         refined, rough, mirror, pixels, stretch: as :class:`facemtl.data.transforms.Augmentation`.
+        turned: share of every set's faces of which a copy that looks aside is added (:mod:`facemtl.data.turning`).
         augment_on: ``workers`` cut and disturb the crops, or the ``device`` that trains
             (:mod:`facemtl.data.device_transforms`): what a GPU needs to be kept busy.
         points_loss: a key of :data:`facemtl.training.losses.POINT_LOSSES`.
@@ -118,6 +119,7 @@ class Recipe:
     mirror: float = 0.5
     pixels: float = 0.5
     stretch: float = 0.0
+    turned: float = 0.0
     augment_on: str = "workers"
     points_loss: str = "squared"
     eye_scaled: bool = False
