@@ -236,6 +236,13 @@ def test_the_tables_in_literals():
     ]
 
 
+def test_one_seed_has_no_deviation():
+    row = replace(by_hand().rows[0], spread=float("nan"))
+    text = as_markdown(replace(by_hand(), seeds=1, rows=(row,), deltas={}))
+    assert "### test: 2995 faces, 1 seed\n" in text
+    assert "| all | landmarks | 7.46 | 8.00 |" in text
+
+
 def test_tables_without_lines_are_left_out():
     text = as_markdown(replace(by_hand(), rows=by_hand().rows[:1], deltas={}))
     assert "Delta-m" not in text

@@ -242,7 +242,7 @@ def as_markdown(verdicts: Verdicts) -> str:
         for method, d in verdicts.deltas.items()
     ]
     lines = [
-        f"### {verdicts.split}: {verdicts.faces} faces, {verdicts.seeds} seeds",
+        f"### {verdicts.split}: {verdicts.faces} faces, {verdicts.seeds} {'seed' if verdicts.seeds == 1 else 'seeds'}",
         "",
         "Error is NME for landmarks and balanced error for attributes, in percent; within a pose class plain error.",
         f"Difference: method minus {verdicts.against}, percentage points, paired bootstrap 95 % over seeds and faces;",
@@ -284,9 +284,11 @@ def _table(columns: str, lines: list[str]) -> list[str]:
 
 def _line(row: Row, what: str, verdicts: Verdicts) -> str:
     d = row.difference
-    more = f", {row.seeds} seeds" if row.seeds > verdicts.seeds else ""
+    notes = [] if np.isnan(row.spread) else [f"{row.spread:.2f}"]  # one seed has none
+    notes += [f"{row.seeds} seeds"] if row.seeds > verdicts.seeds else []
+    beside = f" ({', '.join(notes)})" if notes else ""
     return (
-        f"| {row.method} | {what} | {row.error:.2f} ({row.spread:.2f}{more}) | {row.baseline:.2f} "
+        f"| {row.method} | {what} | {row.error:.2f}{beside} | {row.baseline:.2f} "
         f"| {d.estimate:+.2f} [{d.low:+.2f}, {d.high:+.2f}] | {_p(d.p)} | {d.verdict} |"
     )
 
