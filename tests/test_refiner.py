@@ -1,4 +1,4 @@
-"""The refiner: windows around each point, by hand; what learns from what; a refiner added to a trained network."""
+"""The refiner: windows around each point, by hand; what moves and teaches what; one added to a trained network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from facemtl.models.face_model import COARSE
 from facemtl.models.factory import create_model
 from facemtl.models.files import save_model
 from facemtl.models.gridnet import fuse
-from facemtl.models.refiner import APART, TOGETHER, TWICE, LocalRefiner, windows
+from facemtl.models.refiner import APART, TOGETHER, LocalRefiner, windows
 from facemtl.training.engine import Run
 from facemtl.training.losses import task_losses
 from facemtl.training.training_data import TrainingData
@@ -66,23 +66,44 @@ def test_the_windows_of_faces_and_points_are_not_mixed_up():
 # --- in a network ---
 
 
-def test_a_fresh_refiner_leaves_points_nearly_where_they_are():
+def fresh_refiner() -> tuple[LocalRefiner, tuple[torch.Tensor, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """With what it reads of four faces: maps, features, points."""
     torch.manual_seed(0)
-    points = torch.rand(4, 5, 2) - 0.5
-    moved = LocalRefiner(5, (4, 6)).eval()((torch.randn(4, 4, S, S), torch.randn(4, 6, S // 2, S // 2)), points)
-    assert (moved - points).abs().max() < 0.1
+    maps = torch.randn(4, 4, S, S), torch.randn(4, 6, S // 2, S // 2)
+    return LocalRefiner(5, (4, 6), 7), maps, torch.randn(4, 7), torch.rand(4, 5, 2) - 0.5
+
+
+def test_a_fresh_refiner_leaves_points_nearly_where_they_are():
+    refiner, maps, face, points = fresh_refiner()
+    assert (refiner.eval()(maps, face, points) - points).abs().max() < 0.1
+
+
+def test_what_is_seen_at_one_point_and_of_the_face_moves_every_point():
+    refiner, maps, face, points = fresh_refiner()
+    torch.nn.init.normal_(refiner.joint[3].weight)
+    moved = refiner.eval()(maps, face, points)
+    elsewhere = points.clone()
+    elsewhere[:, 0] += 0.1
+    by_a_window = refiner(maps, face, elsewhere) - moved
+    assert (by_a_window[:, 1:].abs() > 1e-6).all()
+    assert ((refiner(maps, face + 1, points) - moved).abs() > 1e-6).all()
+    torch.testing.assert_close(refiner(maps, face, points)[:2], refiner([m[:2] for m in maps], face[:2], points[:2]))
 
 
 def test_in_training_points_are_moved_by_noise_of_the_stated_size():
     torch.manual_seed(0)
-    refiner = LocalRefiner(5, (1, 1)).train()
+    refiner = LocalRefiner(5, (1, 1), 3).train()
     torch.nn.init.zeros_(refiner.outer)
-    points, maps = torch.zeros(2000, 5, 2), (torch.zeros(2000, 1, 8, 8), torch.zeros(2000, 1, 4, 4))
-    moved = refiner(maps, points).detach()
-    scale = 1 + 3 * TWICE  # the mean square of 1 and, now and then, 2
+    points, face, maps = (
+        torch.zeros(4000, 5, 2),
+        torch.zeros(4000, 3),
+        (torch.zeros(4000, 1, 8, 8), torch.zeros(4000, 1, 4, 4)),
+    )
+    moved = refiner(maps, face, points).detach()
+    scale = 1 / 7  # the mean square of the third power of a number between 0 and 1
     assert moved.square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2), rel=0.1)
     assert moved.mean(dim=1).square().mean() == pytest.approx(scale * (TOGETHER**2 + APART**2 / 5), rel=0.1)
-    torch.testing.assert_close(refiner.eval()(maps, points), points)
+    torch.testing.assert_close(refiner.eval()(maps, face, points), points)
 
 
 def test_coarse_points_are_an_output_of_training_alone():
@@ -98,9 +119,16 @@ def test_the_head_learns_from_its_own_points_and_the_refiner_from_the_moved_ones
     losses = task_losses(outputs, targets)
     assert list(losses) == ["landmarks", COARSE]
     torch.testing.assert_close(losses[COARSE], task_losses({"landmarks": outputs[COARSE]}, targets)["landmarks"])
-    head, refiner = model.heads["landmarks"].linear.weight, model.refiner.outer
-    assert torch.autograd.grad(losses["landmarks"], [head, refiner], allow_unused=True, retain_graph=True)[0] is None
-    assert torch.autograd.grad(losses[COARSE], [head, refiner], allow_unused=True)[1] is None
+    parts = [
+        model.heads["landmarks"].linear.weight,
+        model.backbone.neck[3].weight,  # of the features, which the refiner reads too
+        model.refiner.outer,
+        model.refiner.joint[3].bias,
+    ]
+    of_points = torch.autograd.grad(losses["landmarks"], parts, allow_unused=True, retain_graph=True)
+    of_coarse = torch.autograd.grad(losses[COARSE], parts, allow_unused=True)
+    assert [g is None for g in of_points] == [True, True, False, False]
+    assert [g is None for g in of_coarse] == [False, False, True, True]
 
 
 def test_fused_it_computes_the_same():

@@ -48,7 +48,7 @@ class ToyRefiner(nn.Module):
         super().__init__()
         self.row = nn.Parameter(tensor([1.0, 0.5]))
 
-    def forward(self, maps: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
+    def forward(self, maps: tuple[Tensor, Tensor], _: Tensor, points: Tensor) -> Tensor:
         return points + self.row[0] * maps[0] + self.row[1] * maps[1]
 
 

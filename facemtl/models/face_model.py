@@ -38,8 +38,8 @@ class FaceModel(nn.Module):
             :class:`facemtl.models.sharing.base.Sharing`, which gives each head features of its own.
         heads: task name -> points head (:mod:`facemtl.models.heads`) for points, else a module from (N, features) to
             that task's output.
-        refiner: moves the main points by what the first two maps that their head's task reads show around them, or
-            None.
+        refiner: moves the main points by what the first two maps that their head's task reads show around them, and by
+            the features of that task, or None.
         cascade: which heads also read what others have said, or None.
         locator: a far smaller network of crops whose side is a whole fraction of these, whose main points are good
             enough to lay the crop through, or None.
@@ -99,9 +99,9 @@ class FaceModel(nn.Module):
                 outputs[LOGITS] = logits
         outputs = self.cascade.in_order_of_tasks(outputs)
         if self.refiner is not None:
-            # The head learns from its own points, not through what the refiner makes of them.
+            # The head and the features learn from the head's points, not through what the refiner makes of them.
             coarse = outputs[POINTS]
-            outputs[POINTS] = self.refiner(read[POINTS][1:3], coarse.detach())
+            outputs[POINTS] = self.refiner(read[POINTS][1:3], read[POINTS][-1].detach(), coarse.detach())
             if self.training:
                 outputs[COARSE] = coarse
         return outputs

@@ -106,7 +106,7 @@ def create_model(
             return AnglesHead(features)
         return ClassHead(features, len(attributes[task]), dropout)
 
-    refiner = LocalRefiner(len(SCHEMAS[schema]), body.fine_channels) if refine else None
+    refiner = LocalRefiner(len(SCHEMAS[schema]), body.fine_channels, body.features) if refine else None
     heads = {task: head(task) for task in tasks}
     shared = shared_backbone(
         sharing, sharing_options or {}, body, lambda: _create_backbone(backbone, backbone_options), tasks

@@ -16,40 +16,53 @@ from torch.nn import functional as F
 
 from facemtl.models.gridnet import ConvBlock
 
-# In training points are moved by noise first: a head is so good on the faces it was trained on that nothing would be
-# learned. Standard deviations in crop sides, of all points of a face together and of each by itself; a share of the
-# faces has it twice.
-TOGETHER, APART, TWICE = 0.008, 0.01, 0.3
+# In training points are moved by noise first: a head is so good on the faces it was trained on that little would be
+# learned. The largest standard deviations in crop sides, of all points of a face together and of each by itself; most
+# faces have far less, as points that are off by much are rare where it is used.
+TOGETHER, APART = 0.016, 0.02
 WINDOW = 24  # side of a window in pixels of the crop: about the distance between the eyes in a crop of 80
+DROPPED = 0.3  # share of the numbers that the layers about all points together do without at a time, in training
 
 
 class LocalRefiner(nn.Module):
     """Moves each of K points by what two maps of the backbone show around it, of half and a quarter of the crop's side.
 
     The convolution is shared, the two layers after it a point's own. Windows of maps that are there anyway cost
-    about half of windows of pixels, and say as much (weights/facemtl-s/README.md).
+    about half of windows of pixels, and say as much (weights/facemtl-s/README.md). What is seen in all of them and what
+    the backbone says of the whole face are then weighed against each other: a window alone knows neither the other
+    points nor how much its own is to be believed.
 
     Args:
         points: K.
         channels: of the two maps.
+        features: F, of the whole face.
         width: channels of the convolution that brings the finer windows to the side of the others.
         hidden: width of each point's own hidden layer.
+        joint: width of the hidden layer about all points.
     """
 
-    def __init__(self, points: int, channels: tuple[int, int], width: int = 32, hidden: int = 32) -> None:
+    def __init__(
+        self, points: int, channels: tuple[int, int], features: int, width: int = 32, hidden: int = 32, joint: int = 64
+    ) -> None:
         super().__init__()
         fine, coarse = channels
         self.halve = ConvBlock(fine, width, stride=2)
-        features = (width + coarse) * (WINDOW // 4) ** 2
-        self.inner = nn.Parameter(torch.randn(points, features, hidden) * math.sqrt(2 / features))
+        inputs = (width + coarse) * (WINDOW // 4) ** 2
+        self.inner = nn.Parameter(torch.randn(points, inputs, hidden) * math.sqrt(2 / inputs))
         self.inner_bias = nn.Parameter(torch.zeros(points, 1, hidden))
         # Starts near zero: the points stay where they are.
         self.outer = nn.Parameter(torch.randn(points, hidden, 2) * 0.01)
         self.outer_bias = nn.Parameter(torch.zeros(points, 1, 2))
+        last = nn.Linear(joint, 2 * points)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.joint = nn.Sequential(
+            nn.Dropout(DROPPED), nn.Linear(points * hidden + features, joint), nn.ReLU(), last, nn.Unflatten(1, (-1, 2))
+        )
 
-    def forward(self, maps: Sequence[Tensor], points: Tensor) -> Tensor:
-        """Maps (N, C, S / 2, S / 2) and (N, C', S / 4, S / 4), points (N, K, 2) in network coordinates -> the moved
-        points."""
+    def forward(self, maps: Sequence[Tensor], face: Tensor, points: Tensor) -> Tensor:
+        """Maps (N, C, S / 2, S / 2) and (N, C', S / 4, S / 4), features of the face (N, F), points (N, K, 2) in network
+        coordinates -> the moved points."""
         if self.training:
             points = points + _noise(points)
         half, quarter = maps
@@ -57,7 +70,8 @@ class LocalRefiner(nn.Module):
         seen = torch.cat([near, around], dim=1).flatten(1)
         seen = seen.reshape(-1, points.shape[1], seen.shape[1]).transpose(0, 1)  # (K, N, features)
         hidden = torch.relu(seen @ self.inner + self.inner_bias)
-        return points + (hidden @ self.outer + self.outer_bias).transpose(0, 1)
+        own = (hidden @ self.outer + self.outer_bias).transpose(0, 1)
+        return points + own + self.joint(torch.cat([hidden.transpose(0, 1).flatten(1), face], dim=1))
 
 
 def windows(maps: Tensor, points: Tensor, side: int) -> Tensor:
@@ -76,4 +90,4 @@ def windows(maps: Tensor, points: Tensor, side: int) -> Tensor:
 def _noise(points: Tensor) -> Tensor:
     """(N, K, 2), what training moves points by."""
     noise = TOGETHER * torch.randn_like(points[:, :1]) + APART * torch.randn_like(points)
-    return noise * (1 + (torch.rand_like(points[:, :1, :1]) < TWICE))
+    return noise * torch.rand_like(points[:, :1, :1]) ** 3

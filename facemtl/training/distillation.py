@@ -48,7 +48,7 @@ def teach(
 ) -> CropCache:
     """The cache with what the teachers say of its patches, read from ``folder`` if they were asked before.
 
-    Where it is taught something already (:mod:`facemtl.training.peer_points`), that and their mean count alike.
+    What it is taught already (:mod:`facemtl.training.peer_points`) counts as one more teacher's.
 
     Args:
         teachers: model files; a task is taught by those that have it.
@@ -74,8 +74,9 @@ def teach(
     with np.load(path) as stored:
         taught = {task: stored[task] for task in stored.files}
     for task, values in cache.taught.items():
+        asked = sum(task in spec.tasks for _, spec in models)
         answers = taught.get(task, values)
-        taught[task] = np.where(np.isfinite(values), (answers + values) / 2, answers)
+        taught[task] = np.where(np.isfinite(values), (asked * answers + values) / (asked + 1), answers)
     return replace(cache, taught=taught)
 
 

@@ -62,13 +62,15 @@ class Shared:
     def _note_features(self, features: Tensor) -> None:
         self._features = [features]
 
-    def _note_maps(self, _: nn.Module, inputs: tuple[Sequence[Tensor], Tensor]) -> tuple[Sequence[Tensor], Tensor]:
-        maps, points = inputs
+    def _note_maps(
+        self, _: nn.Module, inputs: tuple[Sequence[Tensor], Tensor, Tensor]
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
+        maps, *others = inputs
         (features,) = self._features
         # Views, through which nothing but the refiner's gradients go. Maps that are or follow the features need none.
         views = [early.view_as(early) for early in maps[: self._trunk] if early is not features]
         self._features.extend(views)
-        return (*views, *maps[len(views) :]), points
+        return (*views, *maps[len(views) :]), *others
 
     def jacobian(self, losses: Sequence[Tensor]) -> Tensor:
         """float32 (losses, all shared numbers): their gradients for the whole batch; the graph stays."""
