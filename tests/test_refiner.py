@@ -106,6 +106,19 @@ def test_in_training_points_are_moved_by_noise_of_the_stated_size():
     torch.testing.assert_close(refiner.eval()(maps, face, points), points)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_recipe_says_how_much_of_the_noise_there_is(share):
+    refiner = mixed_recipe(refine=True, refiner_noise=share).create_model().refiner
+    points, face = torch.zeros(4000, 5, 2), torch.zeros(4000, refiner.joint[1].in_features - 5 * 32)
+    torch.nn.init.zeros_(refiner.outer)
+    maps = (
+        torch.zeros(4000, refiner.halve.conv.in_channels, 8, 8),
+        torch.zeros(4000, refiner.inner.shape[1] // 36 - 32, 4, 4),
+    )
+    moved = refiner.train()(maps, face, points).detach()
+    assert moved.square().mean() == pytest.approx(share**2 / 7 * (TOGETHER**2 + APART**2), rel=0.1)
+
+
 def test_coarse_points_are_an_output_of_training_alone():
     model = refined(uncertainty=True)
     assert set(model.train()(crops(4))) == {"landmarks", "landmark_sigma", COARSE, "smile"}

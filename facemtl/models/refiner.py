@@ -39,12 +39,17 @@ class LocalRefiner(nn.Module):
         width: channels of the convolution that brings the finer windows to the side of the others.
         hidden: width of each point's own hidden layer.
         joint: width of the hidden layer about all points.
+
+    Attributes:
+        noise: share of the noise by which points are moved in training. Once a network is good, without any it learns
+            best how far its own windows are to be believed.
     """
 
     def __init__(
         self, points: int, channels: tuple[int, int], features: int, width: int = 32, hidden: int = 32, joint: int = 64
     ) -> None:
         super().__init__()
+        self.noise = 1.0
         fine, coarse = channels
         self.halve = ConvBlock(fine, width, stride=2)
         inputs = (width + coarse) * (WINDOW // 4) ** 2
@@ -64,7 +69,7 @@ class LocalRefiner(nn.Module):
         """Maps (N, C, S / 2, S / 2) and (N, C', S / 4, S / 4), features of the face (N, F), points (N, K, 2) in network
         coordinates -> the moved points."""
         if self.training:
-            points = points + _noise(points)
+            points = points + self.noise * _noise(points)
         half, quarter = maps
         near, around = self.halve(windows(half, points, WINDOW // 2)), windows(quarter, points, WINDOW // 4)
         seen = torch.cat([near, around], dim=1).flatten(1)

@@ -25,7 +25,7 @@ from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
 AUGMENT_ON = ("workers", "device")
-SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels", "turned")
+SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels", "turned", "refiner_noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class Recipe:
         taught: tasks that teachers teach; empty for all that they know.
         lesson: share of the teachers in the loss of each task that they know; the labels have the rest. A refiner
             learns from teachers that have one themselves.
+        refiner_noise: share of the noise by which the points that a refiner starts from are moved in training
+            (:mod:`facemtl.models.refiner`).
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
         refined, rough, mirror, pixels, stretch: as :class:`facemtl.data.transforms.Augmentation`.
@@ -120,6 +122,7 @@ class Recipe:
     pixels: float = 0.5
     stretch: float = 0.0
     turned: float = 0.0
+    refiner_noise: float = 1.0
     augment_on: str = "workers"
     points_loss: str = "squared"
     eye_scaled: bool = False
@@ -263,7 +266,7 @@ class Recipe:
 
     def create_model(self) -> FaceModel:
         """The untrained network."""
-        return create_model(
+        model = create_model(
             self.backbone,
             self.tasks,
             self.schema,
@@ -277,6 +280,9 @@ class Recipe:
             cascade_gradients=self.cascade_gradients,
             **self.backbone_options,
         )
+        if model.refiner is not None:
+            model.refiner.noise = self.refiner_noise
+        return model
 
     def augmentation(self, size: int, channels: int) -> Augmentation:
         """The training crops of this recipe."""
