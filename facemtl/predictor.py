@@ -30,6 +30,8 @@ from facemtl.weights import DEFAULT_MODEL, SIGMA, find_model
 
 # A crop that was laid through older points is laid again where it was off by more: sides of the crop, and their log.
 OFF, RESIZED = 0.08, 0.12
+# Where the quality of a face is less, its box is looked at from all sides: the first pass may have been lost.
+DOUBTED = 0.5
 BATCH = 256  # crops a run of the network: enough to be efficient, and memory stays bounded
 
 
@@ -46,7 +48,8 @@ class Predictor:
         schema: the landmark schema of the points, where the model has several; None: its main one. Standard deviations
             are of the main points alone.
         passes: how often the crop is laid, each time through the points found before. If it is several times, then once
-            more where the last one turns out to have been off by a twelfth of its side. None: as the model says.
+            more where the last one turns out to have been off by a twelfth of its side, and from all sides of the box
+            where there hardly is a face (:attr:`facemtl.face.Face.quality` under 0.5). None: as the model says.
         flip: average the last pass with the mirrored crop; None: as the model says.
 
     Raises:
@@ -193,7 +196,18 @@ class Predictor:
         for number in range(spec.passes - 1):
             found = self._run(images, matrices, (POINTS,), locate=first is not spec and number == 0)[POINTS]
             matrices = self._next(image_points(found, matrices, spec.input_size), matrices)
-        return self._laid(images, boxes, scores, matrices)
+        faces = self._laid(images, boxes, scores, matrices)
+        if spec.passes > 1:
+            for i, face in enumerate(faces):
+                if face.quality is not None and face.quality < DOUBTED:
+                    faces[i] = max(face, *self._from_all_sides(images[i], boxes[i], scores[i]), key=lambda f: f.quality)
+        return faces
+
+    def _from_all_sides(self, image: np.ndarray, box: np.ndarray, score: float) -> list[Face]:
+        """What the network itself finds in the box as it is, lying on either side, and upside down."""
+        spec = self.spec
+        crops = [crop_matrix(box, spec.input_size, spec.crop_scale, quarter * math.pi / 2) for quarter in range(4)]
+        return self._laid([image] * 4, [box] * 4, [score] * 4, crops)
 
     def _laid(
         self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float], matrices: list[np.ndarray]

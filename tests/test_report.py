@@ -281,6 +281,24 @@ def test_eval_of_a_model_writes_predictions_figures_and_report(tmp_path, eval_to
     assert capsys.readouterr().out.startswith("all faces: 4; found 100.0 %")
 
 
+def test_eval_of_turned_pictures_turns_around_boxes_and_says_so(tmp_path, eval_tool, monkeypatch, capsys):
+    write_mtfl(tmp_path / "data" / "MTFL", boxes=True)
+    monkeypatch.setenv("FACEMTL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    eval_tool.main(["model.onnx"])
+    eval_tool.main(["model.onnx", "--roll", "180"])
+    plain, turned = (
+        Predictions.load(f"runs/eval/mean-face-mtfl-test-published{name}/predictions.parquet")
+        for name in ("", "-roll180")
+    )
+    middles = (turned.boxes[:, None, :2] + turned.boxes[:, None, 2:]) / 2
+    np.testing.assert_allclose(turned.points, 2 * middles - plain.points, atol=0.6)  # their pictures are whole pixels
+    assert "turned by 180 degrees" in Path("runs/eval/mean-face-mtfl-test-published-roll180/report.html").read_text()
+    capsys.readouterr()
+    assert eval_tool.main(["model.onnx", "--roll", "180", "--boxes", "detector"]) == 2
+    assert "turned around their boxes: use --boxes published or --boxes truth" in capsys.readouterr().err
+
+
 def test_eval_judges_the_points_of_the_set_where_the_model_has_them(tmp_path, eval_tool, monkeypatch):
     outline = np.random.default_rng(1).uniform(30, 120, size=(68, 2)).astype(np.float32)
     image = tmp_path / "1.png"

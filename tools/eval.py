@@ -31,6 +31,7 @@ from facemtl.shared_points import shared_points
 from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
 from facemtl.training.report import summary_text, write_report
+from facemtl.training.rolled import RolledPredictor
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             predictions, model = predict(args)
             title = f"{model} on {args.data} {args.split}, {args.boxes} boxes"
-            out = args.out or Path("runs/eval") / f"{model}-{args.data}-{args.split}-{args.boxes}"
+            name = f"{model}-{args.data}-{args.split}-{args.boxes}"
+            if args.roll:
+                title, name = f"{title}, turned by {args.roll:g} degrees", f"{name}-roll{args.roll:g}"
+            out = args.out or Path("runs/eval") / name
             predictions.save(out / "predictions.parquet")
         figures = json.dumps(evaluate(predictions), indent=1, allow_nan=False)
         write_beside(out / "metrics.json", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
@@ -80,6 +84,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="average the last pass with the mirrored crop (default: as the model says)",
     )
+    parser.add_argument(
+        "--roll",
+        type=float,
+        default=0.0,
+        metavar="DEGREES",
+        help="turn each picture around the middle of its face box, clockwise; 180 is upside down (default: 0)",
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the network runs (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network (default: 1)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: runs/eval/NAME, or beside the file)")
@@ -108,6 +119,10 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, str]:
         predictor = Predictor(args.weights, schema=shared.model_schema, **options)
         shared = None if shared.model_schema == schema else shared
     boxes = face_boxes(samples, args.boxes)
+    if args.roll:
+        if boxes is None:
+            raise DataError("pictures are turned around their boxes: use --boxes published or --boxes truth")
+        predictor = RolledPredictor(predictor, args.roll)
     return predict_samples(predictor, samples, boxes, root, shared), predictor.spec.name
 
 

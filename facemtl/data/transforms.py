@@ -91,6 +91,7 @@ class Augmentation:
         schema: of the main points of the network that learns.
         stretch: standard deviation of the logarithm by which crops are wider than high: faces seen from the side are
             narrower, and there are few of them.
+        rolled: share of crops that lie at any angle, all equally likely: of faces upside down too.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Augmentation:
         pixels: float = 0.5,
         schema: str = "mtfl5",
         stretch: float = 0.0,
+        rolled: float = 0.0,
     ) -> None:
         self.size = size
         self.crop_scale = crop_scale
@@ -113,6 +115,7 @@ class Augmentation:
         self.pixels = pixels
         self.schema = schema
         self.stretch = stretch
+        self.rolled = rolled
         self._disturb = pixel_transform(channels)
 
     def __call__(
@@ -168,6 +171,8 @@ class Augmentation:
         roll = math.radians(jitter.roll) * dr
         if jitter.upright and np.isfinite(five).all():
             roll += roll_of_five(five)
+        if self.rolled and rng.random() < self.rolled:
+            roll = rng.uniform(-math.pi, math.pi)
         matrix = jittered_crop(box, self.size, self.crop_scale, jitter, (dx, dy, ds), roll, mirrored)
         if self.stretch:
             matrix = stretched(matrix, self.size, self.stretch * float(np.clip(rng.standard_normal(), -2.5, 2.5)))

@@ -11,7 +11,7 @@ from facemtl.detect import MtcnnDetector, mtcnn_files
 from facemtl.formats.plain import FACE_VERSION
 from facemtl.geometry import BOX_SIDE
 from facemtl.landmarks import SCHEMAS
-from facemtl.predictor import OFF, RESIZED, Predictor
+from facemtl.predictor import DOUBTED, OFF, RESIZED, Predictor
 from facemtl.presence import SIGMA_LIMIT
 from facemtl.quality import FITTED
 from facemtl.serve import vendor
@@ -72,6 +72,7 @@ def describe(predict: Predictor, limits: Limits, files: dict[str, Path], reason:
         "quality": FITTED.get(spec.name),
         "crop_off": OFF,
         "crop_resized": RESIZED,
+        "doubted": DOUBTED,
         "smoothing": {
             "speed_cutoff": smoothing.SPEED_CUTOFF,
             "points": smoothing.POINTS,

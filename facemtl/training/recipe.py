@@ -25,7 +25,7 @@ from facemtl.training.weighing.registry import check_weighing
 from facemtl.weights import SIGMA, ModelSpec
 
 AUGMENT_ON = ("workers", "device")
-SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels", "turned", "refiner_noise")
+SHARES = ("balance", "lesson", "smoothing", "refined", "rough", "mirror", "pixels", "turned", "rolled", "refiner_noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Recipe:
             (:mod:`facemtl.models.refiner`).
         crop_scale, passes, flip: as :class:`facemtl.weights.ModelSpec`.
         patch_size: side of the cached patches in pixels.
-        refined, rough, mirror, pixels, stretch: as :class:`facemtl.data.transforms.Augmentation`.
+        refined, rough, mirror, pixels, stretch, rolled: as :class:`facemtl.data.transforms.Augmentation`.
         turned: share of every set's faces of which a copy that looks aside is added (:mod:`facemtl.data.turning`).
         augment_on: ``workers`` cut and disturb the crops, or the ``device`` that trains
             (:mod:`facemtl.data.device_transforms`): what a GPU needs to be kept busy.
@@ -121,6 +121,7 @@ class Recipe:
     mirror: float = 0.5
     pixels: float = 0.5
     stretch: float = 0.0
+    rolled: float = 0.0
     turned: float = 0.0
     refiner_noise: float = 1.0
     augment_on: str = "workers"
@@ -296,6 +297,7 @@ class Recipe:
             self.pixels,
             self.schema,
             self.stretch,
+            self.rolled,
         )
 
 

@@ -62,9 +62,29 @@ export class Predictor {
         return this.through(five) ?? matrix;
       });
     }
+    const laid = await this.laid(picture, found, matrices);
+    if (passes === 1) return laid;
+    for (const [i, { face }] of laid.entries()) {
+      if (face.quality === null || face.quality >= this.model.doubted) continue;
+      // Hardly a face: the first passes may have been lost.
+      const sides = await this.fromAllSides(picture, found[i]);
+      laid[i] = [laid[i], ...sides].reduce((best, look) => (look.face.quality > best.face.quality ? look : best));
+    }
+    return laid;
+  }
+
+  // What the network itself finds in the box as it is, lying on either side, and upside down.
+  fromAllSides(picture, found) {
+    const { input_size: size, crop_scale: scale } = this.model.spec;
+    const quarters = [0, 1, 2, 3];
+    const crops = quarters.map((quarter) => cropMatrix(found.box, size, scale, (quarter * Math.PI) / 2));
+    return this.laid(picture, quarters.map(() => found), crops);
+  }
+
+  // [{face, five}] of these crops; from a better one where the points say that theirs was off.
+  async laid(picture, found, matrices) {
     const looked = await this.look(picture, found, matrices);
-    if (spec.passes === 1) return looked;
-    // Once more where the points say that their crop was off.
+    if (this.model.spec.passes === 1) return looked;
     const better = looked.map(({ five }, i) => {
       const through = five && this.through(five);
       return through && this.wasOff(matrices[i], through) ? through : null;
