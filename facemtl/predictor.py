@@ -200,7 +200,10 @@ class Predictor:
         if spec.passes > 1:
             for i, face in enumerate(faces):
                 if face.quality is not None and face.quality < DOUBTED:
-                    faces[i] = max(face, *self._from_all_sides(images[i], boxes[i], scores[i]), key=lambda f: f.quality)
+                    upright, *turned = self._from_all_sides(images[i], boxes[i], scores[i])
+                    best = max(face, upright, *turned, key=lambda found: found.quality)
+                    # Where no side shows a face, it is taken to stand upright, as most do.
+                    faces[i] = best if best.quality >= DOUBTED else upright
         return faces
 
     def _from_all_sides(self, image: np.ndarray, box: np.ndarray, score: float) -> list[Face]:

@@ -181,11 +181,29 @@ def test_a_crop_that_was_off_is_laid_again_as_in_python(visit, predict, monkeypa
     (face,) = predict(image)
     x1, y1, x2, y2 = face.box.tolist()
     side = x2 - x1
-    box = [x1 - 0.1 * side, y1 - 0.45 * side, x2 + 0.4 * side, y2 + 0.05 * side]
+    box = [x1 + 0.05 * side, y1 + 0.05 * side, x2 + 0.55 * side, y2 + 0.55 * side]
     runs, run = [], predict._run
     monkeypatch.setattr(predict, "_run", lambda *args, **choices: runs.append(args) or run(*args, **choices))
     (expected,) = predict(image, boxes=[box])
     assert len(runs) == 3
+    ((found,),) = visit.page.evaluate(PREDICT, [(png(image), [box])])
+    assert_same_face(found, expected.to_dict())
+
+
+def test_a_box_where_the_first_pass_was_lost_is_looked_at_from_all_sides_as_in_python(visit, predict, monkeypatch):
+    """A face that lies on its side, in a box twice as large and beside it."""
+    image = np.ascontiguousarray(np.rot90(read_image(ASTRONAUT), -1))
+    (face,) = predict(read_image(ASTRONAUT))
+    (x, y), half = (face.box[:2] + face.box[2:]).tolist(), float(face.box[2] - face.box[0])
+    middle = (image.shape[1] - 1 - y / 2 - 0.6 * half / 2, x / 2)
+    box = [middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half]
+    runs, run = [], predict._run
+    monkeypatch.setattr(
+        predict, "_run", lambda crops, *args, **more: runs.append(len(crops)) or run(crops, *args, **more)
+    )
+    (expected,) = predict(image, boxes=[box])
+    assert 4 in runs
+    assert expected.quality > 0.99
     ((found,),) = visit.page.evaluate(PREDICT, [(png(image), [box])])
     assert_same_face(found, expected.to_dict())
 

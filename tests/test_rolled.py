@@ -121,10 +121,11 @@ def test_of_all_sides_the_surest_counts(fitted, best):
     np.testing.assert_array_equal(session.calls[2][0][0], session.calls[0][0][0])  # the box as it is
 
 
-def test_a_face_stays_what_it_was_where_no_side_is_surer(fitted):
-    session = network(0.06, 0.08, 0.08, 0.08, 0.08)
+def test_a_face_is_taken_to_stand_upright_where_no_side_shows_one(fitted):
+    session = network(0.05, 0.08, 0.06, 0.05, 0.07)
     (face,) = Predictor(session)(noise(), FACE_BOX)
-    assert face.quality == pytest.approx(4 / 13, abs=1e-4)  # odds of (0.04 / 0.06) ** 2
+    assert face.quality == pytest.approx(0.2, abs=1e-4)
+    assert roll_of_five(face.landmarks) == pytest.approx(0, abs=1e-4)
 
 
 def test_only_doubtful_faces_are_looked_at_again(fitted):

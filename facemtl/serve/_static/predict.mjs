@@ -67,8 +67,11 @@ export class Predictor {
     for (const [i, { face }] of laid.entries()) {
       if (face.quality === null || face.quality >= this.model.doubted) continue;
       // Hardly a face: the first passes may have been lost.
-      const sides = await this.fromAllSides(picture, found[i]);
-      laid[i] = [laid[i], ...sides].reduce((best, look) => (look.face.quality > best.face.quality ? look : best));
+      const [upright, ...turned] = await this.fromAllSides(picture, found[i]);
+      const surer = (best, look) => (look.face.quality > best.face.quality ? look : best);
+      const best = [laid[i], upright, ...turned].reduce(surer);
+      // Where no side shows a face, it is taken to stand upright, as most do.
+      laid[i] = best.face.quality >= this.model.doubted ? best : upright;
     }
     return laid;
   }
