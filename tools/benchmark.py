@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from facemtl.errors import FaceMTLError
@@ -75,6 +76,7 @@ def repeat(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def benchmark_prediction(model: str, threads: int) -> None:
+    cv2.setNumThreads(threads)  # crops are cut by as many as the network has
     session = OnnxSession(find_model(model), threads=threads)
     predict = Predictor(session, threads=threads)
     single = Predictor(session, threads=threads, passes=1, flip=False)
@@ -112,7 +114,6 @@ def benchmark_prediction(model: str, threads: int) -> None:
 
 def benchmark_training(recipe_file: Path, device_name: str) -> None:
     """Images a second of a training and of its parts, for either place of augmentation; and what a step waits for."""
-    import cv2
     import torch
 
     from facemtl.models.session import resolve_device
@@ -168,7 +169,6 @@ def benchmark_training(recipe_file: Path, device_name: str) -> None:
 
 def benchmark_weighing(recipe_file: Path, faces: int, only: list[str]) -> None:
     """Backward passes of aggregators beside one of the summed losses, whole steps likewise, and snapshots."""
-    import cv2
     import torch
 
     from facemtl.training.engine import Run
