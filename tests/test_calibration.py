@@ -11,6 +11,7 @@ from scipy.special import softmax
 from scripts import run_script
 from tiny_training import tiny_recipe, tiny_set
 
+from facemtl.geometry import BOX_SIDE
 from facemtl.models.files import save_model
 from facemtl.training.calibration import (
     LEAST_ANSWERED,
@@ -20,6 +21,7 @@ from facemtl.training.calibration import (
     chosen_classes,
     crossed,
     fit,
+    fit_mirrored_over,
     fit_prior,
     fit_sigma_scale,
     fit_temperature,
@@ -27,6 +29,7 @@ from facemtl.training.calibration import (
     recalibrated,
 )
 from facemtl.training.metrics import attribute_metrics
+from facemtl.training.prediction_columns import point_columns, sigma_columns
 from facemtl.training.predictions import Predictions
 
 
@@ -106,6 +109,19 @@ def test_the_scale_of_sigma_gives_residuals_a_root_mean_square_of_one():
     points[0] = np.nan
     assert fit_sigma_scale(points, points * 0, sigma) == pytest.approx(np.sqrt(59 / 3) / 2)
     assert fit_sigma_scale(points * np.nan, points, sigma) == 1
+
+
+def test_of_whose_points_a_model_is_unsure_by_hand():
+    predictions = random_predictions(4, lost=0, more=True)
+    five = np.array([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]]) * 1.0
+    side = BOX_SIDE * 4 * np.sqrt(2) / 5  # of the box around them: their mean distance from their middle
+    for i, sigma in enumerate((0.4, 0.1, 0.3, 0.2)):
+        predictions.frame.loc[i, point_columns("pred", "mtfl5")] = 10 * five.ravel()
+        predictions.frame.loc[i, sigma_columns("mtfl5")] = sigma * 10 * side
+    assert fit_mirrored_over(predictions, 1.0, 1 / 3) == pytest.approx(0.3)
+    assert fit_mirrored_over(predictions, 2.0, 1 / 3) == pytest.approx(0.15)  # in sides of the crop
+    predictions.frame.loc[0, point_columns("pred", "mtfl5")] = np.nan
+    assert fit_mirrored_over(predictions, 1.0, 1 / 2) == pytest.approx(0.2)
 
 
 def test_recalibration_divides_logits_and_multiplies_sigma_and_can_be_undone():

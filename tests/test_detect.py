@@ -331,3 +331,10 @@ def test_real_faces_cut_by_the_border_are_found(detector: MtcnnDetector, mtfl_ro
         cut.append((part, box - np.tile(corner, 2)))
     overlaps = best_overlaps(detector, cut)
     assert (overlaps > 0.5).mean() >= 0.95
+
+
+def test_the_settings_that_the_page_reads():
+    settings = MtcnnDetector(min_face=60).settings()
+    assert settings["finest_scale"] == pytest.approx(12 / 90)
+    assert settings["thresholds"] == [0.6, 0.7, 0.7]
+    assert (settings["cell"], settings["stride"], settings["pad"], settings["max_side"]) == (12, 2, 3, 1280)

@@ -103,6 +103,12 @@ def benchmark_prediction(model: str, threads: int) -> None:
         f"as shipped ({default}), 64 faces at once": (lambda: predict.batch(crowd, [boxes] * 64), 64),
         "with the detector, 640 x 480 picture": (repeat(lambda: predict(picture), 5), 5),
     }
+    if spec.mirrored_over is not None:
+        mirrored = Predictor(session, threads=threads, flip=True)
+        cases["the same with the mirrored crop, as where points are in doubt"] = (
+            repeat(lambda: mirrored(face, boxes), 200),
+            200,
+        )
     if spec.locator:
         located = repeat(lambda: session.run(crop, [POINTS], locate=True), 500)
         cases["locator alone, one crop"] = (located, 500)

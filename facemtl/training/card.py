@@ -137,6 +137,7 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "crop_scale": spec.crop_scale,
         "passes": spec.passes,
         "flip": spec.flip,
+        **({"mirrored_over": spec.mirrored_over} if spec.mirrored_over is not None else {}),
         "points_head": spec.points_head,
         "uncertainty": spec.uncertainty,
         **({"locator": _described(spec.locator)} if spec.locator else {}),
