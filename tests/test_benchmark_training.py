@@ -1,4 +1,4 @@
-"""tools/benchmark.py --training: every part of a training is timed, for either place of augmentation and any recipe."""
+"""tools/benchmark.py: every part of a training is timed, for either place of augmentation and any recipe; real faces too."""
 
 from __future__ import annotations
 
@@ -80,3 +80,16 @@ def test_a_method_that_weighs_no_gradients_is_named(benchmark, tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--weighing", str(path), "--methods", "dwa"])
     assert benchmark.main() == 2
     assert capsys.readouterr().err.startswith("dwa: no aggregator of gradients; there are aligned_mtl,")
+
+
+def test_real_faces_are_timed_as_shipped_and_with_none_and_all_mirrored(benchmark, mtfl_root, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "ROUNDS", 2)
+    monkeypatch.setattr(benchmark, "FACES", 4)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--split", "heldout"])
+    assert benchmark.main() == 0
+    head, share, *lines = capsys.readouterr().out.splitlines()
+    assert head == "facemtl-s, 1 CPU thread(s), milliseconds a face, the mean over 4 of heldout;"
+    assert re.fullmatch(r"\d+ % of them mirrored as shipped; median \(fastest, slowest\) of 2 rounds", share)
+    found = [re.fullmatch(r" +([\d.]+) \(([\d.]+), ([\d.]+)\)  (.+)", line).groups() for line in lines]
+    assert [name for *_, name in found] == ["as shipped", "no crop mirrored", "all crops mirrored"]
+    assert all(0 < float(low) <= float(middle) <= float(high) for middle, low, high, _ in found)

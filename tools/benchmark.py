@@ -3,6 +3,7 @@
 
     python tools/benchmark.py                                        # the default model, one CPU thread
     python tools/benchmark.py tcdcn --threads 2
+    python tools/benchmark.py --split heldout                        # the mean over MTFL's faces, see datasets/mtfl
     python tools/benchmark.py --training tools/recipes/tcdcn.toml    # where the time of a training goes
     python tools/benchmark.py --weighing tools/recipes/tcdcn.toml    # what weighing by gradients and watching cost
 
@@ -113,6 +114,31 @@ def benchmark_prediction(model: str, threads: int) -> None:
         located = repeat(lambda: session.run(crop, [POINTS], locate=True), 500)
         cases["locator alone, one crop"] = (located, 500)
     print(f"{spec.name}, {threads} CPU thread(s), milliseconds a face: median (fastest, slowest) of {ROUNDS} rounds")
+    for name, values in in_turn(cases).items():
+        low, middle, high = (1000 * f(values) for f in (min, statistics.median, max))
+        print(f"  {middle:8.3f} ({low:.3f}, {high:.3f})  {name}")
+
+
+def benchmark_faces(model: str, threads: int, split: str) -> None:
+    """The mean over real faces, each in its true box: how long one takes depends on how sure of it a model is."""
+    from facemtl.data.sample import face_box
+    from facemtl.data.sets import read_split
+
+    cv2.setNumThreads(threads)
+    session = OnnxSession(find_model(model), threads=threads)
+    ways = {"as shipped": None, "no crop mirrored": False, "all crops mirrored": True}
+    predictors = {name: Predictor(session, threads=threads, flip=flip) for name, flip in ways.items()}
+    samples = read_split("mtfl", split)
+    faces = [(read_image(s.image), face_box(s)[None]) for s in samples[:: max(1, len(samples) // FACES)]]
+    found = {name: [predict(*face)[0].landmarks for face in faces] for name, predict in predictors.items()}
+    pairs = zip(found["as shipped"], found["no crop mirrored"], strict=True)
+    mirrored = np.mean([not np.array_equal(*pair) for pair in pairs])
+    print(f"{session.spec.name}, {threads} CPU thread(s), milliseconds a face, the mean over {len(faces)} of {split};")
+    print(f"{100 * mirrored:.0f} % of them mirrored as shipped; median (fastest, slowest) of {ROUNDS} rounds")
+    cases = {
+        name: (lambda predict=predict: [predict(*face) for face in faces], len(faces))
+        for name, predict in predictors.items()
+    }
     for name, values in in_turn(cases).items():
         low, middle, high = (1000 * f(values) for f in (min, statistics.median, max))
         print(f"  {middle:8.3f} ({low:.3f}, {high:.3f})  {name}")
@@ -338,6 +364,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="a shipped model or a path")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--split", choices=("heldout", "test"), help="measure the mean over MTFL's faces instead")
     parser.add_argument("--training", type=Path, metavar="RECIPE", help="measure training instead")
     parser.add_argument("--device", default="auto", help="of training: auto, cpu or cuda")
     parser.add_argument("--weighing", type=Path, metavar="RECIPE", help="measure weighing by gradients, and watching")
@@ -349,6 +376,8 @@ def main() -> int:
             benchmark_weighing(args.weighing, args.faces, args.methods)
         elif args.training:
             benchmark_training(args.training, args.device)
+        elif args.split:
+            benchmark_faces(args.model, args.threads, args.split)
         else:
             benchmark_prediction(args.model, args.threads)
     except FaceMTLError as error:
