@@ -218,42 +218,35 @@ class Predictor:
         self, images: list[np.ndarray], boxes: list[np.ndarray], scores: list[float], matrices: list[np.ndarray]
     ) -> list[Face]:
         """One face for each image and crop; from a better crop where the points say that it was off."""
-        spec, crops = self.spec, self._crops(images, matrices)
-        outputs = self._looked(crops)
+        spec = self.spec
+        outputs = self._looked(images, matrices)
         main = image_points(outputs[POINTS], matrices, spec.input_size) if POINTS in outputs else None
         if spec.passes > 1:
             laid = self._next(main, matrices)
             off = [i for i, (old, new) in enumerate(zip(matrices, laid, strict=True)) if self._was_off(old, new)]
             if off:
-                crops[off] = self._crops([images[i] for i in off], [laid[i] for i in off])
-                for name, output in self._looked(crops[off]).items():
+                again = self._looked([images[i] for i in off], [laid[i] for i in off])
+                for name, output in again.items():
                     outputs[name][off] = output
                 matrices = [laid[i] if i in off else matrix for i, matrix in enumerate(matrices)]
                 main = image_points(outputs[POINTS], matrices, spec.input_size)
-        if self._mirrored_too(crops, outputs) and main is not None:
-            main = image_points(outputs[POINTS], matrices, spec.input_size)
         return self._faces(boxes, scores, matrices, outputs, main)
 
-    def _looked(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs for the last crops; averaged with those for all their mirror images where the model says so."""
-        if not self.spec.flip:
-            return self._answers(crops, self._outputs)
-        return average_mirrored(self._answers(np.concatenate([crops, crops[..., ::-1]]), self._outputs), self.spec)
-
-    def _mirrored_too(self, crops: np.ndarray, outputs: dict[str, np.ndarray]) -> bool:
-        """Average outputs, in place, with those for the mirror images of crops of whose points the network is unsure;
-        whether there are any."""
-        spec = self.spec
-        if spec.mirrored_over is None or spec.flip:
-            return False
-        means = outputs[SIGMA].mean(axis=1).tolist()
-        unsure = [i for i, sigma in enumerate(means) if sigma > spec.mirrored_over]
-        if unsure:
-            mirrored = self._answers(np.ascontiguousarray(crops[unsure][..., ::-1]), self._outputs)
-            both = {name: np.concatenate([outputs[name][unsure], found]) for name, found in mirrored.items()}
-            for name, averaged in average_mirrored(both, spec).items():
-                outputs[name][unsure] = averaged
-        return bool(unsure)
+    def _looked(self, images: list[np.ndarray], matrices: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs for the last crops, averaged with those for their mirror images where the model says so."""
+        spec, crops = self.spec, self._crops(images, matrices)
+        if spec.flip:
+            return average_mirrored(self._answers(np.concatenate([crops, crops[..., ::-1]]), self._outputs), spec)
+        outputs = self._answers(crops, self._outputs)
+        if spec.mirrored_over is not None:
+            means = outputs[SIGMA].mean(axis=1).tolist()
+            unsure = [i for i, sigma in enumerate(means) if sigma > spec.mirrored_over]
+            if unsure:
+                mirrored = self._answers(np.ascontiguousarray(crops[unsure][..., ::-1]), self._outputs)
+                both = {name: np.concatenate([outputs[name][unsure], found]) for name, found in mirrored.items()}
+                for name, averaged in average_mirrored(both, spec).items():
+                    outputs[name][unsure] = averaged
+        return outputs
 
     def _next(self, main: np.ndarray, matrices: list[np.ndarray]) -> list[np.ndarray]:
         """The crops through main points (N, K, 2), image pixels, that were found in these."""

@@ -86,38 +86,15 @@ export class Predictor {
 
   // [{face, five}] of these crops; from a better one where the points say that theirs was off.
   async laid(picture, found, matrices) {
-    const { spec, schemas } = this.model;
-    const { flip, input_size: size } = spec;
-    const outputs = await this.read(picture, matrices, { flip });
-    const five = (i, matrix) =>
-      outputs.landmarks && toFive(imagePoints(outputs.landmarks[i], matrix, size), schemas[spec.schema].five);
-    if (spec.passes > 1) {
-      const better = matrices.map((matrix, i) => {
-        const through = this.through(five(i, matrix));
-        return through && this.wasOff(matrix, through) ? through : null;
-      });
-      const off = indices(better, Boolean);
-      if (off.length) put(outputs, off, await this.read(picture, off.map((i) => better[i]), { flip }));
-      matrices = matrices.map((matrix, i) => better[i] ?? matrix);
-    }
-    await this.mirroredToo(picture, matrices, outputs);
-    return found.map(({ box, score }, i) => {
-      const row = Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[i]]));
-      return { face: describeFace(box, score, row, matrices[i], this.model), five: five(i, matrices[i]) ?? null };
+    const looked = await this.look(picture, found, matrices);
+    if (this.model.spec.passes === 1) return looked;
+    const better = looked.map(({ five }, i) => {
+      const through = five && this.through(five);
+      return through && this.wasOff(matrices[i], through) ? through : null;
     });
-  }
-
-  // Averages outputs with those for the mirror images of crops of whose points the network is unsure.
-  async mirroredToo(picture, matrices, outputs) {
-    const { flip, mirrored_over: limit } = this.model.spec;
-    if (limit === null || flip) return;
-    const unsure = indices(outputs.landmark_sigma, (row) => mean(row) > limit);
-    if (!unsure.length) return;
-    const other = await this.read(picture, unsure.map((i) => matrices[i]), { mirror: true });
-    const both = Object.fromEntries(
-      Object.entries(other).map(([name, rows]) => [name, [...unsure.map((i) => outputs[name][i]), ...rows]]),
-    );
-    put(outputs, unsure, averageMirrored(both, this.model));
+    const off = found.filter((_, i) => better[i]);
+    const repeated = off.length ? await this.look(picture, off, better.filter(Boolean)) : [];
+    return looked.map((look, i) => (better[i] ? repeated.shift() : look));
   }
 
   // The crop upright around five points; null where they are no face (all in one place).
@@ -138,6 +115,35 @@ export class Predictor {
     const turned = Math.min(turn, 2 * Math.PI - turn) / 2;
     const grown = Math.abs(Math.log(cropSide(better, size) / side));
     return Math.hypot(betterX - x, betterY - y) > off * side || Math.max(grown, turned) > resized;
+  }
+
+  // [{face, five}] of these crops, in a single pass.
+  async look(picture, found, matrices) {
+    const { spec, schemas } = this.model;
+    const outputs = await this.looked(picture, matrices);
+    return found.map(({ box, score }, i) => {
+      const row = Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[i]]));
+      const face = describeFace(box, score, row, matrices[i], this.model);
+      const points = row.landmarks && imagePoints(row.landmarks, matrices[i], spec.input_size);
+      return { face, five: points ? toFive(points, schemas[spec.schema].five) : null };
+    });
+  }
+
+  // What the network says of the last crops, averaged with what it says of their mirror images where the model says so.
+  async looked(picture, matrices) {
+    const { flip, mirrored_over: limit } = this.model.spec;
+    const outputs = await this.read(picture, matrices, { flip });
+    if (limit === null || flip) return outputs;
+    const unsure = matrices.map((_, i) => i).filter((i) => mean(outputs.landmark_sigma[i]) > limit);
+    if (!unsure.length) return outputs;
+    const other = await this.read(picture, unsure.map((i) => matrices[i]), { mirror: true });
+    const both = Object.fromEntries(
+      Object.entries(other).map(([name, rows]) => [name, [...unsure.map((i) => outputs[name][i]), ...rows]]),
+    );
+    for (const [name, rows] of Object.entries(averageMirrored(both, this.model))) {
+      unsure.forEach((i, k) => (outputs[name][i] = rows[k]));
+    }
+    return outputs;
   }
 
   // Name -> an array of numbers a crop: the network's, or its locator's, which knows nothing but the main points.
@@ -183,14 +189,4 @@ function mirrored(crop, size) {
   const out = new Uint8Array(crop.length);
   for (let i = 0; i < crop.length; i++) out[i] = crop[i - (i % size) + size - 1 - (i % size)];
   return out;
-}
-
-// The places of the values that fit.
-function indices(values, fits) {
-  return values.map((_, i) => i).filter((i) => fits(values[i]));
-}
-
-// Puts the rows of `other`, in their order, in the places `at` of `outputs`.
-function put(outputs, at, other) {
-  for (const [name, rows] of Object.entries(other)) at.forEach((i, k) => (outputs[name][i] = rows[k]));
 }
