@@ -1,4 +1,4 @@
-"""tools/benchmark.py: every part of a training is timed, for either place of augmentation and any recipe; real faces too."""
+"""tools/benchmark.py: every part of a training is timed, for either place of augmentation and any recipe; real faces."""
 
 from __future__ import annotations
 
