@@ -1,4 +1,4 @@
-"""tools/benchmark.py: every part of a training is timed, for either place of augmentation and any recipe; real faces."""
+"""tools/benchmark.py: every part of a training is timed, for either place of augmentation; real faces are."""
 
 from __future__ import annotations
 
