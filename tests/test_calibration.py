@@ -256,3 +256,19 @@ def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_model_stays(tm
     assert run_script("tools/calibrate.py", monkeypatch, tmp_path / "run", *options) == 2
     assert capsys.readouterr().err == f"the folder {figure.parent} cannot be made: File exists\n"
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("share", "uncertain"), [("0", True), ("1", True), ("nan", True), ("0.1", False)])
+def test_a_share_to_mirror_that_cannot_be_is_refused_and_the_model_stays(
+    tmp_path, monkeypatch, capsys, share, uncertain
+):
+    tiny_set(tmp_path / "mtfl_layout")
+    monkeypatch.setenv("FACEMTL_DATA", str(tmp_path))
+    recipe = tiny_recipe(tasks=("landmarks", "smile"), passes=1, flip=False, uncertainty=uncertain)
+    model = tmp_path / "run" / "model.safetensors"
+    save_model(model, recipe.create_model(), recipe.spec(40, 1))
+    before = model.read_bytes()
+    options = ("--data", "mtfl_layout", "--boxes", "truth", "--figure", tmp_path / "x.png", "--mirror", share)
+    assert run_script("tools/calibrate.py", monkeypatch, tmp_path / "run", *options) == 2
+    assert "expected a share over 0 and under 1, and a model with landmark_sigma" in capsys.readouterr().err
+    assert model.read_bytes() == before
