@@ -50,8 +50,7 @@ class Predictor:
         passes: how often the crop is laid, each time through the points found before. If it is several times, then once
             more where the last one turns out to have been off by a twelfth of its side, and from all sides of the box
             where there hardly is a face (:attr:`facemtl.face.Face.quality` under 0.5). None: as the model says.
-        flip: average the last pass with the mirrored crop, of every face or of none; None: as the model says, which may
-            have it for those of whose points it is unsure.
+        flip: average the last pass with the mirrored crop; None: as the model says.
 
     Raises:
         ModelError: an unknown, damaged or unfitting model, an unknown task or schema.
@@ -91,7 +90,7 @@ class Predictor:
         self._has_quality = self.spec.uncertainty and self.spec.name in FITTED
         self._has_sigma = self.spec.uncertainty and self._points_task == POINTS
         more = [POINTS] if self._has_quality or self.spec.passes > 1 else []
-        more += [SIGMA] if self._has_quality or self._has_sigma or self.spec.mirrored_over is not None else []
+        more += [SIGMA] if self._has_quality or self._has_sigma else []
         self._outputs = tuple(dict.fromkeys([*self.tasks, *more]))
         self._threads = threads
         if detector is not None:
@@ -195,8 +194,7 @@ class Predictor:
         first = spec.locator if spec.passes > 1 and spec.locator else spec
         matrices = [crop_matrix(box, spec.input_size, first.crop_scale) for box in boxes]
         for number in range(spec.passes - 1):
-            located = first is not spec and number == 0
-            found = self._answers(self._crops(images, matrices), (POINTS,), located)[POINTS]
+            found = self._run(images, matrices, (POINTS,), locate=first is not spec and number == 0)[POINTS]
             matrices = self._next(image_points(found, matrices, spec.input_size), matrices)
         faces = self._laid(images, boxes, scores, matrices)
         if spec.passes > 1:
@@ -219,34 +217,18 @@ class Predictor:
     ) -> list[Face]:
         """One face for each image and crop; from a better crop where the points say that it was off."""
         spec = self.spec
-        outputs = self._looked(images, matrices)
+        outputs = self._run(images, matrices, self._outputs, flip=spec.flip)
         main = image_points(outputs[POINTS], matrices, spec.input_size) if POINTS in outputs else None
         if spec.passes > 1:
             laid = self._next(main, matrices)
             off = [i for i, (old, new) in enumerate(zip(matrices, laid, strict=True)) if self._was_off(old, new)]
             if off:
-                again = self._looked([images[i] for i in off], [laid[i] for i in off])
+                again = self._run([images[i] for i in off], [laid[i] for i in off], self._outputs, flip=spec.flip)
                 for name, output in again.items():
                     outputs[name][off] = output
                 matrices = [laid[i] if i in off else matrix for i, matrix in enumerate(matrices)]
                 main = image_points(outputs[POINTS], matrices, spec.input_size)
         return self._faces(boxes, scores, matrices, outputs, main)
-
-    def _looked(self, images: list[np.ndarray], matrices: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs for the last crops, averaged with those for their mirror images where the model says so."""
-        spec, crops = self.spec, self._crops(images, matrices)
-        if spec.flip:
-            return average_mirrored(self._answers(np.concatenate([crops, crops[..., ::-1]]), self._outputs), spec)
-        outputs = self._answers(crops, self._outputs)
-        if spec.mirrored_over is not None:
-            means = outputs[SIGMA].mean(axis=1).tolist()
-            unsure = [i for i, sigma in enumerate(means) if sigma > spec.mirrored_over]
-            if unsure:
-                mirrored = self._answers(np.ascontiguousarray(crops[unsure][..., ::-1]), self._outputs)
-                both = {name: np.concatenate([outputs[name][unsure], found]) for name, found in mirrored.items()}
-                for name, averaged in average_mirrored(both, spec).items():
-                    outputs[name][unsure] = averaged
-        return outputs
 
     def _next(self, main: np.ndarray, matrices: list[np.ndarray]) -> list[np.ndarray]:
         """The crops through main points (N, K, 2), image pixels, that were found in these."""
@@ -310,8 +292,16 @@ class Predictor:
             return matrix
         return crop_matrix(box_from_five(five), self.spec.input_size, self.spec.crop_scale, roll_of_five(five))
 
-    def _crops(self, images: list[np.ndarray], matrices: list[np.ndarray]) -> np.ndarray:
-        """uint8 (N, C, S, S), a crop of each image."""
+    def _run(
+        self,
+        images: list[np.ndarray],
+        matrices: list[np.ndarray],
+        names: Sequence[str],
+        locate: bool = False,
+        flip: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Outputs of the network, or of its locator, for a crop of each image; with ``flip`` averaged with those for
+        the mirrored crop."""
         size = self.spec.input_size
         crops = np.empty((len(images), self.spec.channels, size, size), dtype=np.uint8)
         for crop, image, matrix in zip(crops, images, matrices, strict=True):
@@ -319,13 +309,11 @@ class Predictor:
                 crop[0] = warp_crop(image, matrix, size, grey=True)
             else:
                 crop[:] = warp_crop(image, matrix, size).transpose(2, 0, 1)
-        return crops
-
-    def _answers(self, crops: np.ndarray, names: Sequence[str], locate: bool = False) -> dict[str, np.ndarray]:
-        """Outputs of the network, or of its locator."""
+        if flip:
+            crops = np.concatenate([crops, crops[..., ::-1]])
         outputs = self._session.run(crops, names, locate)
         check_outputs(outputs, self.spec)
-        return outputs
+        return average_mirrored(outputs, self.spec) if flip else outputs
 
 
 def _load(image: np.ndarray | str | os.PathLike[str]) -> np.ndarray:

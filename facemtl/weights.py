@@ -39,8 +39,6 @@ class ModelSpec:
         crop_scale: side of the crop over the side of the face box.
         passes: how often the crop is laid; each pass after the first through the points of the one before.
         flip: whether the last pass averages the crop and its mirror image.
-        mirrored_over: mean ``landmark_sigma`` of a crop, in its sides and as the network gives it, over which the last
-            pass averages it with its mirror image without ``flip`` too; None: none is.
         points_head: how points are read off the features, a key of :data:`facemtl.models.heads.POINT_HEADS`.
         uncertainty: whether the network also gives ``landmark_sigma``, the standard deviation of each main point.
         refine: whether the network looks again at the pixels around each main point.
@@ -68,7 +66,6 @@ class ModelSpec:
     crop_scale: float
     passes: int = 1
     flip: bool = False
-    mirrored_over: float | None = None
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     points_head: str = "direct"
     uncertainty: bool = False
@@ -159,9 +156,6 @@ class ModelSpec:
             raise ValueError("later passes, landmark_sigma and refine need landmarks")
         if not isinstance(self.points_head, str) or not {type(self.uncertainty), type(self.refine)} == {bool}:
             raise ValueError("points_head must be a name, uncertainty and refine true or false")
-        limit = self.mirrored_over
-        if limit is not None and not (self.uncertainty and 0 < limit < math.inf):
-            raise ValueError("mirrored_over must be positive and finite, of a model with landmark_sigma")
         if self.locator and not self._can_be_laid_by(self.locator):
             raise ValueError("a locator needs the same main points, channels, and a side that divides input_size")
         if not isinstance(self.sharing, str) or not isinstance(self.sharing_options, Mapping):
@@ -188,17 +182,12 @@ class ModelSpec:
         return fits and POINTS in self.tasks and POINTS in locator.tasks
 
     def override(self, passes: int | None = None, flip: bool | None = None) -> ModelSpec:
-        """The same model run another way; None keeps what the file says. No flip: none for crops in doubt either.
+        """The same model run another way; None keeps what the file says.
 
         Raises:
             ModelError: fewer than one pass, or several passes of a model without landmarks.
         """
-        spec = replace(
-            self,
-            passes=self.passes if passes is None else passes,
-            flip=self.flip if flip is None else flip,
-            mirrored_over=self.mirrored_over if flip is None else None,
-        )
+        spec = replace(self, passes=self.passes if passes is None else passes, flip=self.flip if flip is None else flip)
         if spec.passes < 1 or (spec.passes > 1 and POINTS not in spec.tasks):
             raise ModelError(f"{self.name} cannot run {spec.passes} passes: a later pass needs landmarks, at least 1")
         return spec

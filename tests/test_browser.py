@@ -181,8 +181,8 @@ def test_a_crop_that_was_off_is_laid_again_as_in_python(visit, predict, monkeypa
     x1, y1, x2, y2 = face.box.tolist()
     side = x2 - x1
     box = [x1 + 0.05 * side, y1 + 0.05 * side, x2 + 0.55 * side, y2 + 0.55 * side]
-    runs, run = [], predict._crops
-    monkeypatch.setattr(predict, "_crops", lambda *args, **choices: runs.append(args) or run(*args, **choices))
+    runs, run = [], predict._run
+    monkeypatch.setattr(predict, "_run", lambda *args, **choices: runs.append(args) or run(*args, **choices))
     (expected,) = predict(image, boxes=[box])
     assert len(runs) == 3
     ((found,),) = visit.page.evaluate(PREDICT, [(png(image), [box])])
@@ -196,28 +196,15 @@ def test_a_box_where_the_first_pass_was_lost_is_looked_at_from_all_sides_as_in_p
     (x, y), half = (face.box[:2] + face.box[2:]).tolist(), float(face.box[2] - face.box[0])
     middle = (image.shape[1] - 1 - y / 2 - 0.6 * half / 2, x / 2)
     box = [middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half]
-    runs, run = [], predict._crops
+    runs, run = [], predict._run
     monkeypatch.setattr(
-        predict, "_crops", lambda crops, *args, **more: runs.append(len(crops)) or run(crops, *args, **more)
+        predict, "_run", lambda crops, *args, **more: runs.append(len(crops)) or run(crops, *args, **more)
     )
     (expected,) = predict(image, boxes=[box])
     assert 4 in runs
     assert expected.quality > 0.95
     ((found,),) = visit.page.evaluate(PREDICT, [(png(image), [box])])
     assert_same_face(found, expected.to_dict())
-
-
-def test_crops_of_whose_points_the_network_is_unsure_are_looked_at_mirrored_as_in_python(visit, predict):
-    """A face out of focus, beside a sharp one."""
-    sharp = read_image(ASTRONAUT)
-    (face,) = predict(sharp)
-    boxes = [face.box.tolist()]
-    plain = Predictor(predict._session, flip=False)
-    for image, as_plain in ((sharp, True), (cv2.GaussianBlur(sharp, None, 6), False)):
-        (expected,) = predict(image, boxes=boxes)
-        assert (expected.to_dict() == plain(image, boxes=boxes)[0].to_dict()) == as_plain
-        ((found,),) = visit.page.evaluate(PREDICT, [(png(image), boxes)])
-        assert_same_face(found, expected.to_dict())
 
 
 def test_real_faces_in_the_browser(visit, predict, mtfl_root):

@@ -11,7 +11,6 @@ from scipy.special import softmax
 from scripts import run_script
 from tiny_training import tiny_recipe, tiny_set
 
-from facemtl.geometry import BOX_SIDE
 from facemtl.models.files import save_model
 from facemtl.training.calibration import (
     LEAST_ANSWERED,
@@ -21,7 +20,6 @@ from facemtl.training.calibration import (
     chosen_classes,
     crossed,
     fit,
-    fit_mirrored_over,
     fit_prior,
     fit_sigma_scale,
     fit_temperature,
@@ -29,7 +27,6 @@ from facemtl.training.calibration import (
     recalibrated,
 )
 from facemtl.training.metrics import attribute_metrics
-from facemtl.training.prediction_columns import point_columns, sigma_columns
 from facemtl.training.predictions import Predictions
 
 
@@ -109,19 +106,6 @@ def test_the_scale_of_sigma_gives_residuals_a_root_mean_square_of_one():
     points[0] = np.nan
     assert fit_sigma_scale(points, points * 0, sigma) == pytest.approx(np.sqrt(59 / 3) / 2)
     assert fit_sigma_scale(points * np.nan, points, sigma) == 1
-
-
-def test_of_whose_points_a_model_is_unsure_by_hand():
-    predictions = random_predictions(4, lost=0, more=True)
-    five = np.array([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]]) * 1.0
-    side = BOX_SIDE * 4 * np.sqrt(2) / 5  # of the box around them: their mean distance from their middle
-    for i, sigma in enumerate((0.4, 0.1, 0.3, 0.2)):
-        predictions.frame.loc[i, point_columns("pred", "mtfl5")] = 10 * five.ravel()
-        predictions.frame.loc[i, sigma_columns("mtfl5")] = sigma * 10 * side
-    assert fit_mirrored_over(predictions, 1.0, 1 / 3) == pytest.approx(0.3)
-    assert fit_mirrored_over(predictions, 2.0, 1 / 3) == pytest.approx(0.15)  # in sides of the crop
-    predictions.frame.loc[0, point_columns("pred", "mtfl5")] = np.nan
-    assert fit_mirrored_over(predictions, 1.0, 1 / 2) == pytest.approx(0.2)
 
 
 def test_recalibration_divides_logits_and_multiplies_sigma_and_can_be_undone():
@@ -256,19 +240,3 @@ def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_model_stays(tm
     assert run_script("tools/calibrate.py", monkeypatch, tmp_path / "run", *options) == 2
     assert capsys.readouterr().err == f"the folder {figure.parent} cannot be made: File exists\n"
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
-
-
-@pytest.mark.parametrize(("share", "uncertain"), [("0", True), ("1", True), ("nan", True), ("0.1", False)])
-def test_a_share_to_mirror_that_cannot_be_is_refused_and_the_model_stays(
-    tmp_path, monkeypatch, capsys, share, uncertain
-):
-    tiny_set(tmp_path / "mtfl_layout")
-    monkeypatch.setenv("FACEMTL_DATA", str(tmp_path))
-    recipe = tiny_recipe(tasks=("landmarks", "smile"), passes=1, flip=False, uncertainty=uncertain)
-    model = tmp_path / "run" / "model.safetensors"
-    save_model(model, recipe.create_model(), recipe.spec(40, 1))
-    before = model.read_bytes()
-    options = ("--data", "mtfl_layout", "--boxes", "truth", "--figure", tmp_path / "x.png", "--mirror", share)
-    assert run_script("tools/calibrate.py", monkeypatch, tmp_path / "run", *options) == 2
-    assert "expected a share over 0 and under 1, and a model with landmark_sigma" in capsys.readouterr().err
-    assert model.read_bytes() == before

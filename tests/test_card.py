@@ -155,14 +155,6 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
     assert again.temperatures == pytest.approx(fitted.temperatures, rel=1e-3)
     assert again.sigma_scale == pytest.approx(fitted.sigma_scale, rel=1e-3)
 
-    call(calibrate, str(run), *rows, "--mirror", "0.25")
-    mirrored = load_model(model)[1]
-    assert 0 < mirrored.mirrored_over < 1
-    assert f"is over {mirrored.mirrored_over:.5f} crop sides" in capsys.readouterr().out
-    call(calibrate, str(run), *rows)
-    again = load_model(model)[1]
-    assert again.mirrored_over == mirrored.mirrored_over  # as the model says
-
     monkeypatch.setattr(ship, "training_of", lambda recipe, commit: {"data": recipe["data"], "commit": commit})
     call(ship, str(run))
     folder = Path("weights/tiny")

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from fake_network import BOX, SIZE, FakeSession, noise, rich_session, rich_spec, rolled, spec
+from fake_network import BOX, SIZE, noise, rich_session, rich_spec, rolled, spec
 from fake_network import UPRIGHT as FIVE
 
 from facemtl.decode import (
@@ -230,26 +230,3 @@ def test_flip_mirrors_back_what_the_mirror_image_says():
     assert face.pose == Pose(0, -10, 0)  # the network says 30 and 5 degrees to the same side of both
     pairs = [1 + 4, 1 + 4, 9 + 9, 16 + 25, 16 + 25]  # of squared percents
     np.testing.assert_allclose(face.landmark_sigma, 0.72 * np.sqrt(np.array(pairs) / 2), rtol=1e-5)
-
-
-def test_crops_of_whose_points_the_network_is_unsure_are_looked_at_mirrored_too():
-    sure, unsure = np.full((2, 60, 60, 3), [[[[100]]], [[[200]]]], dtype=np.uint8)
-    for image in (sure, unsure):
-        image[:, 40:] = 0  # tells a crop from its mirror image
-    session = FakeSession(
-        spec(("landmarks", "gender"), crop_scale=1.0, uncertainty=True, mirrored_over=0.02),
-        landmarks=lambda crop: FIVE + np.array([0.02 * (crop[0, 20, 5] > 0), 0]),
-        landmark_sigma=lambda crop: [0.01, 0.02, 0.02, 0.02, 0.03 if crop.max() == 100 else 0.04],
-        gender=lambda crop: (2.0, 0.0) if crop[0, 20, 5] > 0 else (0.0, 1.0),
-    )
-    box = [[-0.5, -0.5, 59.5, 59.5]]
-    predict, never, always = (Predictor(session, flip=flip) for flip in (None, False, True))
-    (as_sure,), (as_unsure,) = predict.batch([sure, unsure], [box, box])
-    assert [len(crops) for crops, _ in session.calls] == [2, 1]  # a mean of 0.02 is not over it
-    assert list(as_sure.attributes["gender"].probabilities.values()) == pytest.approx(softmax([2, 0]))
-    assert list(as_unsure.attributes["gender"].probabilities.values()) == pytest.approx(softmax([1, 0.5]))
-    for face, image, other in ((as_sure, sure, never), (as_unsure, unsure, always)):
-        (expected,) = other(image, box)
-        np.testing.assert_array_equal(face.landmarks, expected.landmarks)
-        np.testing.assert_array_equal(face.landmark_sigma, expected.landmark_sigma)
-    assert (never(unsure, box)[0].landmarks != as_unsure.landmarks).any()

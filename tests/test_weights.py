@@ -40,7 +40,6 @@ FULL = replace(
     temperatures={"smile": 1.5},
     thresholds={"smile": 0.8},
     sigma_scale=1.25,
-    mirrored_over=0.01,
     locator=replace(SPEC, tasks=("landmarks",), attributes={}, input_size=20, crop_scale=1.4, passes=1),
 )
 
@@ -158,10 +157,6 @@ def test_text_that_is_no_description_is_refused_by_file(text):
         {"sigma_scale": 0},
         {"sigma_scale": float("inf")},
         {"sigma_scale": None},
-        {"mirrored_over": 0.01},  # without landmark_sigma
-        {"uncertainty": True, "mirrored_over": 0},
-        {"uncertainty": True, "mirrored_over": float("inf")},
-        {"uncertainty": True, "mirrored_over": "0.01"},
     ],
 )
 def test_an_impossible_description_is_refused(changes):
@@ -172,8 +167,6 @@ def test_an_impossible_description_is_refused(changes):
 def test_override_changes_what_is_given():
     assert SPEC.override() == SPEC
     assert SPEC.override(passes=1, flip=False) == replace(SPEC, passes=1, flip=False)
-    assert FULL.override(passes=3).mirrored_over == 0.01
-    assert FULL.override(flip=False) == replace(FULL, flip=False, mirrored_over=None)  # a choice for all faces
     with pytest.raises(ModelError, match="some cannot run 0 passes"):
         SPEC.override(passes=0)
     pointless = replace(SPEC, tasks=("smile",), passes=1)

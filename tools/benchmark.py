@@ -104,12 +104,9 @@ def benchmark_prediction(model: str, threads: int) -> None:
         f"as shipped ({default}), 64 faces at once": (lambda: predict.batch(crowd, [boxes] * 64), 64),
         "with the detector, 640 x 480 picture": (repeat(lambda: predict(picture), 5), 5),
     }
-    if spec.mirrored_over is not None:
-        mirrored = Predictor(session, threads=threads, flip=True)
-        cases["the same with the mirrored crop, as where points are in doubt"] = (
-            repeat(lambda: mirrored(face, boxes), 200),
-            200,
-        )
+    if spec.flip:
+        plain = Predictor(session, threads=threads, flip=False)
+        cases["the same without the mirrored crop"] = (repeat(lambda: plain(face, boxes), 200), 200)
     if spec.locator:
         located = repeat(lambda: session.run(crop, [POINTS], locate=True), 500)
         cases["locator alone, one crop"] = (located, 500)
@@ -120,21 +117,19 @@ def benchmark_prediction(model: str, threads: int) -> None:
 
 
 def benchmark_faces(model: str, threads: int, split: str) -> None:
-    """The mean over real faces, each in its true box: how long one takes depends on how sure of it a model is."""
+    """The mean over real faces, each in its true box: some crops are laid again."""
     from facemtl.data.sample import face_box
     from facemtl.data.sets import read_split
 
     cv2.setNumThreads(threads)
     session = OnnxSession(find_model(model), threads=threads)
-    ways = {"as shipped": None, "no crop mirrored": False, "all crops mirrored": True}
+    other = "without" if session.spec.flip else "with"
+    ways = {"as shipped": None, f"{other} the mirrored crop": not session.spec.flip}
     predictors = {name: Predictor(session, threads=threads, flip=flip) for name, flip in ways.items()}
     samples = read_split("mtfl", split)
     faces = [(read_image(s.image), face_box(s)[None]) for s in samples[:: max(1, len(samples) // FACES)]]
-    found = {name: [predict(*face)[0].landmarks for face in faces] for name, predict in predictors.items()}
-    pairs = zip(found["as shipped"], found["no crop mirrored"], strict=True)
-    mirrored = np.mean([not np.array_equal(*pair) for pair in pairs])
     print(f"{session.spec.name}, {threads} CPU thread(s), milliseconds a face, the mean over {len(faces)} of {split};")
-    print(f"{100 * mirrored:.0f} % of them mirrored as shipped; median (fastest, slowest) of {ROUNDS} rounds")
+    print(f"median (fastest, slowest) of {ROUNDS} rounds")
     cases = {
         name: (lambda predict=predict: [predict(*face) for face in faces], len(faces))
         for name, predict in predictors.items()

@@ -4,7 +4,6 @@
     python tools/calibrate.py runs/tcdcn                # before tools/card.py ships it
     python tools/calibrate.py weights/tcdcn --dry-run   # only say what it would be
     python tools/calibrate.py runs/x --balanced pose    # rare poses are chosen where they are likelier than usual
-    python tools/calibrate.py runs/x --mirror 0.1       # a tenth of the faces also get their mirrored crop looked at
 
 Writes what was fitted into the description inside model.safetensors, from where the export to ONNX takes it on, and
 draws runs/calibration/NAME.png. The network stays as it is, and what a former calibration did is undone first. After
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +24,11 @@ from facemtl.errors import DataError, FaceMTLError, ModelError
 from facemtl.face import ATTRIBUTES
 from facemtl.files import make_folder, write_beside
 from facemtl.models.files import load_model, save_model
-from facemtl.models.session import TorchSession, resolve_device
 from facemtl.predictor import Predictor
-from facemtl.training.calibration import Calibration, check, crossed, fit, fit_mirrored_over, recalibrated
+from facemtl.training.calibration import Calibration, check, crossed, fit, recalibrated
 from facemtl.training.engine import MODEL
 from facemtl.training.plots import reliability_plots
 from facemtl.training.predictions import BOX_KINDS, Predictions, face_boxes, predict_samples
-from facemtl.weights import ModelSpec
 
 
 def main() -> int:
@@ -53,13 +49,6 @@ def main() -> int:
         help="attributes whose label is the class that is likeliest relative to its share in training, which is the "
         "choice for the balanced accuracy; probabilities are not touched by that (default: none)",
     )
-    parser.add_argument(
-        "--mirror",
-        type=float,
-        metavar="SHARE",
-        help="share of the faces, over 0 and under 1, of whose points the network is least sure: from now on the last "
-        "pass of such faces is averaged with the mirrored crop (default: as the model says)",
-    )
     parser.add_argument("--figure", type=Path, help="picture to draw (default: runs/calibration/NAME.png)")
     parser.add_argument("--dry-run", action="store_true", help="change no model")
     args = parser.parse_args()
@@ -71,21 +60,8 @@ def main() -> int:
         figure = args.figure or Path("runs/calibration") / f"{spec.name}.png"
         make_folder(figure.parent)  # said now, not after all faces
         samples = read_split(args.data, "heldout")
-        boxes, root = face_boxes(samples, args.boxes), data_root(args.data)
-
-        def uncalibrated(spec: ModelSpec, flip: bool | None = None) -> Predictions:
-            predict = Predictor(TorchSession(model, spec, resolve_device("cpu")), flip=flip)
-            return recalibrated(predict_samples(predict, samples, boxes, root), Calibration(), Calibration.of(spec))
-
-        if args.mirror is not None:
-            if not (spec.uncertainty and 0 < args.mirror < 1):
-                raise ModelError(
-                    f"--mirror {args.mirror}: expected a share over 0 and under 1, and a model with landmark_sigma"
-                )
-            limit = fit_mirrored_over(uncalibrated(spec, flip=False), spec.crop_scale, args.mirror)
-            spec = replace(spec, mirrored_over=limit)
-            print(f"mirrored where the mean landmark_sigma is over {limit:.5f} crop sides")
-        plain = uncalibrated(spec)
+        found = predict_samples(Predictor(path), samples, face_boxes(samples, args.boxes), data_root(args.data))
+        plain = recalibrated(found, Calibration(), Calibration.of(spec))
         if absent := set(args.balanced) - set(spec.attributes):
             raise ModelError(f"{spec.name} has no {', '.join(sorted(absent))}; it has {', '.join(spec.attributes)}")
         priors = {task: training_shares(args.data, task) for task in args.balanced}

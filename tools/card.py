@@ -2,6 +2,7 @@
 """Ship a trained model: copy it to weights/<name>, export it, measure it and write its card.
 
     python tools/card.py runs/tcdcn                # first time, or anew after another training
+    python tools/card.py runs/tcdcn --eight-bit    # exported in whole numbers of 8 bits, for CPUs
     python tools/card.py --refresh weights/tcdcn   # only measure again what stands there
 
 The model is measured on every set that is there and labels something it gives. What people write in a card (summary,
@@ -29,6 +30,7 @@ from facemtl.training.card import (
     measure,
     write_card,
 )
+from facemtl.training.eight_bit import is_eight_bit, training_crops
 from facemtl.training.engine import MODEL
 from facemtl.training.export import export_onnx
 from facemtl.weights import load_card
@@ -40,6 +42,11 @@ def main() -> int:
     parser.add_argument("--refresh", type=Path, metavar="FOLDER", help="measure a shipped model again")
     parser.add_argument(
         "--commit", default="HEAD", help="what the training ran from; default the checkout as it is now"
+    )
+    parser.add_argument(
+        "--eight-bit",
+        action="store_true",
+        help="export in whole numbers of 8 bits, by the training faces (default: as what stands there is; new: not)",
     )
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="where shipped models stand")
     args = parser.parse_args()
@@ -54,7 +61,9 @@ def main() -> int:
             save_model(folder / MODEL, *load_model(args.run / MODEL))
         onnx, spec = folder / "model.onnx", load_model(folder / MODEL)[1]
         if args.run or OnnxSession(onnx).spec != spec:  # it was calibrated where it stands
-            export_onnx(folder / MODEL, onnx)
+            whole_numbers = args.eight_bit or (onnx.is_file() and is_eight_bit(onnx))
+            crops = training_crops(folder / MODEL, training["data"]) if whole_numbers else None
+            export_onnx(folder / MODEL, onnx, crops)
         old = load_card(folder) if (folder / "card.toml").is_file() else {}
         written = {key: old.get(key, "") for key in WRITTEN}
         metrics, calibration = {}, None

@@ -82,7 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--flip",
         action=argparse.BooleanOptionalAction,
-        help="average the last pass with the mirrored crop, of all faces or none (default: as the model says)",
+        help="average the last pass with the mirrored crop (default: as the model says)",
     )
     parser.add_argument(
         "--roll",

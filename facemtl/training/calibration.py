@@ -16,7 +16,6 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from facemtl.data.sample import MISSING
-from facemtl.geometry import box_from_five
 from facemtl.landmarks import SCHEMAS
 from facemtl.training.metrics import attribute_metrics, sigma_metrics
 from facemtl.training.predictions import Predictions
@@ -173,18 +172,6 @@ def fit_sigma_scale(points: np.ndarray, truth: np.ndarray, sigma: np.ndarray) ->
     residuals = (points - truth) / sigma[..., None]
     residuals = residuals[np.isfinite(residuals)]
     return float(np.sqrt(np.mean(residuals**2))) if residuals.size else 1.0
-
-
-def fit_mirrored_over(predictions: Predictions, crop_scale: float, share: float) -> float:
-    """``mirrored_over`` of a model that lays crops of ``crop_scale`` face boxes, for ``share`` (0 to 1) of the faces.
-
-    Args:
-        predictions: uncalibrated, and without a mirrored crop; faces that were not found are left out.
-    """
-    found = np.isfinite(predictions.points).all(axis=(1, 2))
-    five = SCHEMAS[predictions.schema].to_five(predictions.points[found])
-    sides = [box[2] - box[0] for box in map(box_from_five, five)]
-    return float(np.quantile(predictions.sigma[found].mean(axis=1) / (crop_scale * np.array(sides)), 1 - share))
 
 
 def crossed(

@@ -21,6 +21,7 @@ from facemtl.files import write_beside
 from facemtl.models.files import load_model
 from facemtl.predictor import Predictor
 from facemtl.training.calibration import Calibration, check, recalibrated
+from facemtl.training.eight_bit import is_eight_bit
 from facemtl.training.metrics import evaluate
 from facemtl.training.predictions import Predictions, labelled_tasks, predict_samples
 from facemtl.weights import ModelSpec, sha256
@@ -108,7 +109,12 @@ def describe_model(folder: Path) -> dict[str, Any]:
     """The part of a card that follows from the model files: description, size, cost, hashes."""
     model, spec = load_model(folder / "model.safetensors")
     return {
-        "model": {**_described(spec), "parameters": count_parameters(model), "macs": count_macs(model, spec)},
+        "model": {
+            **_described(spec),
+            "eight_bit": is_eight_bit(folder / "model.onnx"),
+            "parameters": count_parameters(model),
+            "macs": count_macs(model, spec),
+        },
         "sha256": {name: sha256(folder / name) for name in FILES},
     }
 
@@ -137,7 +143,6 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "crop_scale": spec.crop_scale,
         "passes": spec.passes,
         "flip": spec.flip,
-        **({"mirrored_over": spec.mirrored_over} if spec.mirrored_over is not None else {}),
         "points_head": spec.points_head,
         "uncertainty": spec.uncertainty,
         **({"locator": _described(spec.locator)} if spec.locator else {}),

@@ -65,8 +65,7 @@ class OwnModel:
         self._predict = Predictor(model)
         spec = self._predict.spec
         self.name = f"ours: {model}"  # as it was asked for: two files may hold models of one name
-        mirrored = ", flip" if spec.flip else ", mirrored where in doubt" if spec.mirrored_over else ""
-        self.version = f"facemtl {facemtl.__version__}, {spec.passes} pass(es){mirrored}"
+        self.version = f"facemtl {facemtl.__version__}, {spec.passes} pass(es){', flip' if spec.flip else ''}"
         self._loaded: list[tuple[np.ndarray, np.ndarray]] = []
 
     def predictions(self, mode: str, samples: Sequence[FaceSample]) -> Predictions:

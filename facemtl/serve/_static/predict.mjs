@@ -1,7 +1,7 @@
 // Picture in, faces out, as facemtl/predictor.py: detect, crop, run the network, refine, put the answers back.
 import { averageMirrored, describeFace, imagePoints } from "./decode.mjs";
 import { Detector } from "./detect.mjs";
-import { applyAffine, boxFromFive, cropMatrix, cropRoll, cropSide, mean, rollOfFive, toFive, warpCrop } from "./geometry.mjs";
+import { applyAffine, boxFromFive, cropMatrix, cropRoll, cropSide, rollOfFive, toFive, warpCrop } from "./geometry.mjs";
 
 // The networks of the document /model.json, in onnxruntime-web; loaded is called with the name of each.
 export async function loadPredictor(model, loaded = () => {}) {
@@ -120,7 +120,7 @@ export class Predictor {
   // [{face, five}] of these crops, in a single pass.
   async look(picture, found, matrices) {
     const { spec, schemas } = this.model;
-    const outputs = await this.looked(picture, matrices);
+    const outputs = await this.read(picture, matrices, { flip: spec.flip });
     return found.map(({ box, score }, i) => {
       const row = Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[i]]));
       const face = describeFace(box, score, row, matrices[i], this.model);
@@ -129,29 +129,10 @@ export class Predictor {
     });
   }
 
-  // What the network says of the last crops, averaged with what it says of their mirror images where the model says so.
-  async looked(picture, matrices) {
-    const { flip, mirrored_over: limit } = this.model.spec;
-    const outputs = await this.read(picture, matrices, { flip });
-    if (limit === null || flip) return outputs;
-    const unsure = matrices.map((_, i) => i).filter((i) => mean(outputs.landmark_sigma[i]) > limit);
-    if (!unsure.length) return outputs;
-    const other = await this.read(picture, unsure.map((i) => matrices[i]), { mirror: true });
-    const both = Object.fromEntries(
-      Object.entries(other).map(([name, rows]) => [name, [...unsure.map((i) => outputs[name][i]), ...rows]]),
-    );
-    for (const [name, rows] of Object.entries(averageMirrored(both, this.model))) {
-      unsure.forEach((i, k) => (outputs[name][i] = rows[k]));
-    }
-    return outputs;
-  }
-
   // Name -> an array of numbers a crop: the network's, or its locator's, which knows nothing but the main points.
-  // With flip averaged with those for the mirrored crop; with mirror those for the mirrored crop alone, as they are.
-  async read(picture, matrices, { flip = false, mirror = false, locate = false } = {}) {
+  async read(picture, matrices, { flip = false, locate = false } = {}) {
     const { channels, input_size: size } = this.model.spec;
-    const cut = matrices.map((matrix) => planes(warpCrop(picture, matrix, size), channels));
-    const crops = mirror ? cut.map((crop) => mirrored(crop, size)) : cut;
+    const crops = matrices.map((matrix) => planes(warpCrop(picture, matrix, size), channels));
     if (flip) crops.push(...crops.map((crop) => mirrored(crop, size)));
     const data = new Uint8Array(crops.length * channels * size * size);
     crops.forEach((crop, i) => data.set(crop, i * crop.length));
