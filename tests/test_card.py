@@ -175,6 +175,14 @@ def test_a_model_is_calibrated_shipped_and_calibrated_where_it_stands(run, monke
     call(ship, "--refresh", str(folder))
     assert OnnxSession(folder / "model.onnx").spec.temperatures == {"smile": 2.0}
     assert load_card(folder)["training"] == written["training"]
+    assert not load_card(folder)["model"]["eight_bit"]
+
+    call(ship, str(run), "--eight-bit")
+    assert load_card(folder)["model"]["eight_bit"]
+    call(calibrate, str(folder), *rows, "--balanced", "smile")
+    call(ship, "--refresh", str(folder))
+    assert OnnxSession(folder / "model.onnx").spec.priors
+    assert load_card(folder)["model"]["eight_bit"]  # exported as it was
 
 
 def test_a_card_names_the_sets_and_the_teachers_of_the_training(monkeypatch):

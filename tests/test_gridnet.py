@@ -38,6 +38,17 @@ def test_a_fused_block_is_one_convolution_that_computes_the_same(inputs, outputs
     assert all(torch.equal(value, once[key]) for key, value in block.state_dict().items())
 
 
+def test_an_identity_can_stay_beside_the_convolution():
+    torch.manual_seed(0)
+    block = randomised(ConvBlock(4, 4))
+    images = torch.randn(2, 4, 9, 9)
+    before, weight = block(images), block.conv.weight.clone()
+    scale = block.norm.weight / torch.sqrt(block.norm.running_var + block.norm.eps)
+    block.fuse(identity=False)
+    torch.testing.assert_close(block(images), before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(block.conv.weight, weight * scale[:, None, None, None])
+
+
 def test_a_block_by_hand():
     block = ConvBlock(1, 1).eval()
     with torch.no_grad():

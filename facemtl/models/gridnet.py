@@ -30,21 +30,23 @@ class ConvBlock(nn.Module):
         y = self.conv(x)
         if self.norm is not None:
             y = self.norm(y)
-            if self.identity:
-                y = y + x
+        if self.identity:
+            y = y + x
         return torch.relu(y)
 
-    def fuse(self) -> None:
-        """Fold normalisation (of evaluation) and identity into the convolution, in place; the function is the same."""
+    def fuse(self, identity: bool = True) -> None:
+        """Fold normalisation (of evaluation) and, if so wished, identity into the convolution, in place; the function is
+        the same."""
         if self.norm is None:
             return
         conv, norm = self.conv, self.norm
         with torch.no_grad():
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             weight = conv.weight * scale[:, None, None, None]
-            if self.identity:
+            if self.identity and identity:
                 channels = torch.arange(len(weight))
                 weight[channels, channels, 1, 1] += 1
+                self.identity = False
             fused = nn.Conv2d(conv.in_channels, conv.out_channels, 3, conv.stride, padding=1)
             fused.weight.copy_(weight)
             fused.bias.copy_(norm.bias - norm.running_mean * scale)
@@ -130,10 +132,15 @@ def shallower(model: nn.Module, depths: Sequence[int]) -> dict[str, Tensor]:
     return tensors
 
 
-def fuse(model: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode whose blocks are single convolutions; it computes the same."""
+def fuse(model: nn.Module, identity: bool = True) -> nn.Module:
+    """A copy of a network in evaluation mode whose blocks are single convolutions; it computes the same.
+
+    Args:
+        identity: whether identity branches become part of the convolutions too. The ones that they add are ten times as
+            large as other weights, which leaves few steps for these in whole numbers.
+    """
     fused = copy.deepcopy(model)
     for module in fused.modules():
         if isinstance(module, ConvBlock):
-            module.fuse()
+            module.fuse(identity)
     return fused.eval()
