@@ -73,9 +73,8 @@ def test_whole_numbers_say_of_real_faces_what_floating_point_says(name, heldout)
     """Nothing of it was fitted on these faces. Points are compared with the median error of the model, 2 %."""
     samples, images = heldout
     boxes = [[face_box(sample)] for sample in samples[:200]]
-    plain, whole = (
-        Predictor(find_model(name, suffix)).batch(images[:200], boxes) for suffix in (".safetensors", ".onnx")
-    )
+    files = (find_model(name, suffix) for suffix in (".safetensors", ".onnx"))
+    plain, whole = (Predictor(file).batch(images[:200], boxes) for file in files)
     pairs = [(a, b) for (a,), (b,) in zip(plain, whole, strict=True)]
     eyes = [np.linalg.norm(a.landmarks[0] - a.landmarks[1]) for a, _ in pairs]
     apart = [np.linalg.norm(a.landmarks - b.landmarks, axis=1).mean() for a, b in pairs]

@@ -35,8 +35,8 @@ class ConvBlock(nn.Module):
         return torch.relu(y)
 
     def fuse(self, identity: bool = True) -> None:
-        """Fold normalisation (of evaluation) and, if so wished, identity into the convolution, in place; the function is
-        the same."""
+        """Fold normalisation (of evaluation), and the identity if so wished, into the convolution, in place; the
+        function is the same."""
         if self.norm is None:
             return
         conv, norm = self.conv, self.norm
