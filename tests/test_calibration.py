@@ -13,12 +13,14 @@ from tiny_training import tiny_recipe, tiny_set
 
 from facemtl.models.files import save_model
 from facemtl.training.calibration import (
+    HALVINGS,
     LEAST_ANSWERED,
     TEMPERATURES,
     Calibration,
     check,
     chosen_classes,
     crossed,
+    errors_of_halves,
     fit,
     fit_prior,
     fit_sigma_scale,
@@ -28,6 +30,7 @@ from facemtl.training.calibration import (
 )
 from facemtl.training.metrics import attribute_metrics
 from facemtl.training.predictions import Predictions
+from facemtl.training.reliability import ece_by_chance
 
 
 def two_classes(first: np.ndarray) -> np.ndarray:
@@ -154,6 +157,8 @@ def test_check_measures_each_half_with_what_the_other_taught():
     after, fitted = crossed(predictions, target=0.8)
     for task, figures in result["attributes"].items():
         assert max(figures["ece_after"]) < 0.06 < min(figures["ece_before"])
+        mean, low, high = figures["ece_any_half"]
+        assert low < mean < high < 0.06
         assert figures["ece"] == attribute_metrics(after.labels(task), after.probabilities(task))["ece"]
         assert (
             figures["answered_accuracy"] > attribute_metrics(after.labels(task), after.probabilities(task))["accuracy"]
@@ -164,6 +169,19 @@ def test_check_measures_each_half_with_what_the_other_taught():
     assert [c.sigma_scale for c in fitted] == pytest.approx([1, 1], abs=0.03)
     for key, share in (("within_1_before", 0.683), ("within_1_after", 0.683), ("rms_z_after", 1.0)):
         assert result["sigma"][key] == pytest.approx([share] * 2, abs=0.03)
+
+
+def test_errors_of_random_halves_are_those_of_chance_where_probabilities_are_right():
+    rng = np.random.default_rng(1)
+    shares = softmax(rng.normal(size=(600, 2)), axis=1)
+    labels = (rng.uniform(size=600) < shares[:, 1]).astype(np.int64)
+    errors = errors_of_halves(labels, shares)
+    assert errors.shape == (2 * HALVINGS,)
+    assert errors.mean() == pytest.approx(ece_by_chance(shares[:300], shares[:300].argmax(axis=1)), rel=0.2)
+    assert errors.max() > 1.5 * errors.min()
+    np.testing.assert_array_equal(errors_of_halves(labels, shares), errors)
+    # Fitted on the other half: of probabilities that believe too much nothing is left of that.
+    np.testing.assert_allclose(errors_of_halves(labels, softmax(3 * np.log(shares), axis=1)), errors, atol=1e-3)
 
 
 def test_what_has_no_labels_is_not_calibrated():

@@ -82,16 +82,17 @@ def say(plain: Predictions, fitted: Calibration) -> None:
     """Print what was fitted, and what such a fit does to the other half of the faces."""
     checked = check(plain, priors=fitted.priors)
     print(
-        f"{'%':<10}{'temperature':>12}{'threshold':>11}{'ECE of the halves':>26}{'by chance':>11}"
+        f"{'%':<10}{'temperature':>12}{'threshold':>11}{'ECE of the halves':>26}{'by chance':>11}{'of any half':>18}"
         f"{'accuracy':>10}{'balanced':>10}{'answered':>10}{'accuracy':>10}"
     )
     for task, figures in checked["attributes"].items():
         before, after, chance = (
             " ".join(f"{100 * v:.1f}" for v in figures[f"ece_{key}"]) for key in ("before", "after", "by_chance")
         )
+        mean, low, high = (100 * value for value in figures["ece_any_half"])
         print(
             f"{task:<10}{fitted.temperatures[task]:>12.3f}{fitted.thresholds[task]:>11.3f}"
-            f"{f'{before} -> {after}':>26}{chance:>11}"
+            f"{f'{before} -> {after}':>26}{chance:>11}{f'{mean:.1f} ({low:.1f}, {high:.1f})':>18}"
             f"{100 * figures['accuracy']:>10.1f}{100 * figures['balanced_accuracy']:>10.1f}"
             f"{100 * figures['coverage']:>10.1f}{100 * (figures['answered_accuracy'] or 0):>10.1f}"
         )

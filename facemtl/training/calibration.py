@@ -19,13 +19,14 @@ from facemtl.data.sample import MISSING
 from facemtl.landmarks import SCHEMAS
 from facemtl.training.metrics import attribute_metrics, sigma_metrics
 from facemtl.training.predictions import Predictions
-from facemtl.training.reliability import ece_by_chance
+from facemtl.training.reliability import ece_by_chance, expected_calibration_error
 from facemtl.weights import ModelSpec
 
 TARGET = 0.95  # accuracy that the faces which are answered should reach
 # The rarest answer that a threshold may leave: of a handful of faces every accuracy can be had by luck.
 LEAST_ANSWERED = 30
 TEMPERATURES = (0.05, 20.0)
+HALVINGS = 50
 SMALLEST = 1e-300  # probability under which a logarithm would not be finite
 
 
@@ -95,19 +96,28 @@ def fit(
         labels, probabilities = _labelled(predictions, task)
         if not len(labels):
             continue
+        prior = None
         if task in (priors or {}):
-            fitted[task] = tuple(map(float, priors[task]))
-            temperatures[task], offsets[task] = fit_prior(labels, probabilities, fitted[task])
-        else:
-            temperatures[task] = fit_temperature(labels, probabilities)
-        logits = _logits(probabilities) + np.asarray(offsets.get(task, 0.0))
-        calibrated = softmax(logits / temperatures[task], axis=1)
-        chosen = chosen_classes(calibrated, fitted.get(task))
+            fitted[task] = prior = tuple(map(float, priors[task]))
+        temperatures[task], found = _fit_shares(labels, probabilities, prior)
+        if prior:
+            offsets[task] = found
+        calibrated = softmax((_logits(probabilities) + found) / temperatures[task], axis=1)
+        chosen = chosen_classes(calibrated, prior)
         thresholds[task] = fit_threshold(labels, calibrated, chosen, target)
     scale = (
         1.0 if predictions.sigma is None else fit_sigma_scale(predictions.points, predictions.truth, predictions.sigma)
     )
     return Calibration(temperatures, thresholds, scale, offsets, fitted)
+
+
+def _fit_shares(
+    labels: np.ndarray, probabilities: np.ndarray, prior: Sequence[float] | None
+) -> tuple[float, tuple[float, ...]]:
+    """The temperature, and the offsets of the logits before it, which are 0 without a prior."""
+    if prior is None:
+        return fit_temperature(labels, probabilities), (0.0,) * probabilities.shape[1]
+    return fit_prior(labels, probabilities, prior)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -198,9 +208,11 @@ def check(
     Returns:
         ``target``; ``attributes``: task -> ``faces`` with a label, ``ece_before`` and ``ece_after`` as lists of the two
         halves, ``ece_by_chance`` what the latter would be were the probabilities right
-        (:func:`facemtl.training.reliability.ece_by_chance`); ``ece``, ``accuracy`` and ``balanced_accuracy`` of both
-        halves together after; ``coverage``, the share of faces that are answered, and ``answered_accuracy``, that of
-        those; ``sigma``, None where there is none: ``within_1_before``, ``within_1_after`` and ``rms_z_after`` as lists
+        (:func:`facemtl.training.reliability.ece_by_chance`); ``ece_any_half``, the same as ``ece_after`` of random
+        halves (:func:`errors_of_halves`): mean, 5th and 95th percentile; ``ece``, ``accuracy`` and
+        ``balanced_accuracy`` of both halves together after; ``coverage``, the share of faces that are answered, and
+        ``answered_accuracy``, that of those; ``sigma``, None where there is none: ``within_1_before``,
+        ``within_1_after`` and ``rms_z_after`` as lists
         of the two halves.
     """
     after, fitted = crossed(predictions, target, priors)
@@ -218,6 +230,7 @@ def check(
         confidence = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]
         answered = confidence >= limits[halves[used].astype(int)]
         right = labels == chosen
+        errors = errors_of_halves(*_labelled(predictions, task), (priors or {}).get(task))
         together = attribute_metrics(labels, probabilities, chosen)
         before_ece, after_ece = ([_ece(table, task) for table in pair] for pair in pairs)
         attributes[task] = {
@@ -225,6 +238,7 @@ def check(
             "ece_before": before_ece,
             "ece_after": after_ece,
             "ece_by_chance": [_ece_by_chance(table, task) for table in pairs[1]],
+            "ece_any_half": [float(errors.mean()), *np.percentile(errors, [5, 95]).tolist()],
             "ece": together["ece"],
             "accuracy": together["accuracy"],
             "balanced_accuracy": together["balanced_accuracy"],
@@ -240,6 +254,24 @@ def check(
             "rms_z_after": [rms for _, rms in after_sigma],
         }
     return {"target": target, "attributes": attributes, "sigma": sigma}
+
+
+def errors_of_halves(labels: np.ndarray, probabilities: np.ndarray, prior: Sequence[float] | None = None) -> np.ndarray:
+    """The calibration errors of the halves of ``HALVINGS`` random halvings (with a fixed seed), each half calibrated by
+    what the other one shows.
+
+    Of a few hundred faces the error of one half says little: that of another half may be twice as large. Labels (N,)
+    and uncalibrated probabilities (N, C), without missing ones, two faces or more.
+    """
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(HALVINGS):
+        order = rng.permutation(len(labels))
+        halves = np.array_split(order, 2)
+        for seen, other in (halves, halves[::-1]):
+            temperature, offsets = _fit_shares(labels[seen], probabilities[seen], prior)
+            shares = softmax((_logits(probabilities[other]) + offsets) / temperature, axis=1)
+            errors.append(expected_calibration_error(labels[other], shares, chosen_classes(shares, prior)))
+    return np.array(errors)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

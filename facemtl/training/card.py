@@ -237,6 +237,7 @@ def card_calibration(predictions: Predictions, spec: ModelSpec) -> dict[str, Any
             "ece_before": [round(value, 3) for value in figures["ece_before"]],
             "ece_after": [round(value, 3) for value in figures["ece_after"]],
             "ece_by_chance": [round(value, 3) for value in figures["ece_by_chance"]],
+            "ece_any_half": [round(value, 3) for value in figures["ece_any_half"]],
             "coverage": _percent(figures["coverage"]),
             "answered_accuracy": _percent(figures["answered_accuracy"] or 0.0),
         }
