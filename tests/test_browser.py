@@ -1,9 +1,10 @@
 """The page in a real Chromium: the network in the browser says what Python says, the camera's face is found and drawn,
 and what is seen can be taken away. The camera is a film of a rendered face.
 
-Stated tolerance, with boxes given: points within 1 % of the side of the box, probabilities within
-0.05, angles within a degree. What differs is how pictures are resampled: OpenCV rounds its weights, the page does
-not; and a network in whole numbers makes more of that than one in floating point. Where the page also looks for the faces itself, a box may differ by a few per cent, as detections do.
+Stated tolerance, with boxes given: points within 1 % of the side of the box, probabilities within 0.05, angles within a
+degree. What differs is how pictures are resampled: OpenCV rounds its weights, the page does not; and a network in whole
+numbers makes more of that than one in floating point. Where the page also looks for the faces itself, a box may differ
+by a few per cent, as detections do.
 """
 
 from __future__ import annotations
