@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from tqdm import tqdm
 
 from facemtl.data.sample import face_box, read_picture
 from facemtl.data.sets import read_split
@@ -58,7 +59,7 @@ def training_crops(model: Path, data: str) -> np.ndarray:
         raise DataError(f"{data} has no training faces, in which to see how large a network's numbers are")
     noted = _Noted(TorchSession.load(model))
     predict = Predictor(noted)
-    for sample in samples[:: -(-len(samples) // FACES)]:
+    for sample in tqdm(samples[:: -(-len(samples) // FACES)], desc="ranges", unit="face", disable=None):
         predict(read_picture(sample.image), face_box(sample)[None])
     return np.concatenate(noted.crops)
 
