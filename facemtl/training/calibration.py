@@ -212,8 +212,7 @@ def check(
         halves (:func:`errors_of_halves`): mean, 5th and 95th percentile; ``ece``, ``accuracy`` and
         ``balanced_accuracy`` of both halves together after; ``coverage``, the share of faces that are answered, and
         ``answered_accuracy``, that of those; ``sigma``, None where there is none: ``within_1_before``,
-        ``within_1_after`` and ``rms_z_after`` as lists
-        of the two halves.
+        ``within_1_after`` and ``rms_z_after`` as lists of the two halves.
     """
     after, fitted = crossed(predictions, target, priors)
     halves = predictions.halves

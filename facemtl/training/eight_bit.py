@@ -1,4 +1,4 @@
-"""A network in whole numbers of 8 bits, for ONNX files: half the time on a CPU, less than half the size.
+"""A network in whole numbers of 8 bits, for ONNX files: half the time on a CPU with instructions for it (VNNI), less than half the size.
 
 Static quantisation by ONNX Runtime (Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018): the ranges of what layers give are those seen in real crops. Weights
@@ -26,8 +26,7 @@ from facemtl.session import INPUT, Session
 
 FACES = 512  # training faces that ranges are seen in
 BATCH = 32
-# Weights that a matrix product must have: smaller ones, the heads, gain less than it takes to bring numbers to 8 bits
-# and back.
+# Weights that a matrix product must have: smaller ones, the heads, gain no time that can be measured.
 LARGE = 100_000
 PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # else it asks for the preparation that the export has done
 
