@@ -1,4 +1,5 @@
-"""A network in whole numbers of 8 bits, for ONNX files: half the time on a CPU with instructions for it (VNNI), less than half the size.
+"""A network in whole numbers of 8 bits, for ONNX files: less than half the size, and half the time on a CPU that has
+instructions for it (VNNI).
 
 Static quantisation by ONNX Runtime (Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018): the ranges of what layers give are those seen in real crops. Weights
